@@ -1,0 +1,1 @@
+//! One open container database: info, sync points, metadata, lock.

@@ -1,0 +1,1 @@
+//! The conf files, every default filled in.

@@ -1,0 +1,1 @@
+//! Passes at an interval and the listener beside them, until told to stop.

@@ -1,0 +1,1 @@
+//! One mounted drive: find, stage, install, quarantine, remove, map a file.

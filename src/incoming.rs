@@ -1,0 +1,1 @@
+//! Accept a peer; drive a Receiver on a drive of ours.

@@ -1,0 +1,32 @@
+//! swiftlet keeps the replicas of Swift's container databases in agreement.
+//!
+//! One pass, from top to bottom: the configuration says which rings and drives are ours ([`config`], [`ring`],
+//! [`drive`]); the [`scan`] finds the databases on them; [`pass`] hands each to a worker; [`replicator`] takes it to
+//! each of its peers, through [`outgoing`] here and [`incoming`] there, which let the two halves of the conversation
+//! ([`protocol`]) talk over a [`peer`]. What they say of their databases comes from the [`broker`]; what is cheapest
+//! to ship is chosen by [`strategy`]; blocks of a file travel as a [`delta`]. Each adds to a [`tally`], and [`report`] tells what came of it.
+//!
+//! A file uses only files below it in this list, so any of them can be read knowing only what follows it.
+
+pub mod cli;
+pub mod daemon;
+pub mod report;
+pub mod pass;
+pub mod tally;
+pub mod replicator;
+pub mod outgoing;
+pub mod incoming;
+pub mod peer;
+pub mod protocol;
+pub mod strategy;
+pub mod delta;
+pub mod scan;
+pub mod arrival;
+pub mod broker;
+pub mod merge;
+pub mod drive;
+pub mod ring;
+pub mod config;
+pub mod replica;
+pub mod hash_path;
+pub mod timestamp;

@@ -1,0 +1,1 @@
+//! Call a peer; drive a Sender with a database of ours.

@@ -1,0 +1,1 @@
+//! Every database on this node once: workers, a rate, a tally.

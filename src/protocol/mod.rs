@@ -1,0 +1,1 @@
+//! The conversation; touches no file, socket or clock.

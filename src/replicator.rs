@@ -1,0 +1,1 @@
+//! One database to each of its peers, then its aftermath.

@@ -1,0 +1,1 @@
+//! A partition's primaries, then its handoffs in Swift's order.

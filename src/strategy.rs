@@ -1,0 +1,1 @@
+//! What two replicas say of themselves in, the cheapest way to agree out.

@@ -1,0 +1,1 @@
+//! Vectors of `content_type`.

@@ -1,0 +1,1 @@
+//! Vectors of `hash_path`.
