@@ -1,1 +1,3 @@
 //! One open container database: info, sync points, metadata, lock.
+
+pub mod pending;
