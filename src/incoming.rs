@@ -28,6 +28,7 @@ use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Settled, S
 use crate::protocol::receiver::{Action, Receiver};
 use crate::protocol::{RANGES_PER_MESSAGE, Violation, WINDOWS_IN_FLIGHT};
 use crate::replica::{Direction, ReplicaId, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
+use crate::stop::Stop;
 use crate::timestamp::Timestamp;
 
 /// Connections served at once. Each costs a thread's stack and a few small buffers until it ships a file.
@@ -35,14 +36,14 @@ pub const CONNECTIONS_LIMIT: usize = 256;
 /// How long a connection may be idle between two databases.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Accepts peers until told to stop.
+/// Accepts peers until told to stop, or not to accept any more.
 ///
 /// # Errors
 /// If the listener itself fails.
-pub fn listen(listener: &TcpListener, node: &Arc<Node>) -> io::Result<()> {
+pub fn listen(listener: &TcpListener, node: &Arc<Node>, until: &Stop) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let serving = Arc::new(AtomicUsize::new(0));
-    while !node.stop.wished() {
+    while !node.stop.wished() && !until.wished() {
         let (stream, address) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use log::error;
 
 use crate::budget::Budget;
 use crate::config::{self, Config};
@@ -68,7 +70,8 @@ impl Node {
     /// Without a sound ring or addresses. That no device of the ring is here is only known per ring:
     /// [`Node::our_devices`].
     pub fn new(config: Config, stop: Stop) -> Result<Node, NodeError> {
-        let ring = RingWatch::new(config.swift_dir.join("container.ring.gz")).map_err(NodeError::Ring)?;
+        let ring = RingWatch::open(&config.swift_dir.join("container.ring.gz"), RING_LOOK, Instant::now())
+            .map_err(NodeError::Ring)?;
         let my_addresses = config::my_addresses(&config.bind_ip).map_err(NodeError::Addresses)?;
         let half = config.agent.memory_budget_bytes / 2;
         Ok(Node {
@@ -84,7 +87,10 @@ impl Node {
     /// The ring as it is now. A new file that cannot be read is logged and the old ring kept.
     pub fn ring(&self) -> Arc<Ring> {
         let mut watch = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.current(Instant::now())
+        watch.current(Instant::now()).unwrap_or_else(|error| {
+            error!("{error}; the ring read before stays in use");
+            watch.last_good()
+        })
     }
 
     /// Is this device of the ring on this node (`swift/common/ring/utils.py: is_local_device`)?
@@ -118,3 +124,6 @@ impl Node {
         Drive::open(&self.config.devices, name, self.config.mount_check)
     }
 }
+
+/// How often the ring file is looked at, at most (`swift/common/ring/ring.py: reload_time`).
+const RING_LOOK: Duration = Duration::from_secs(15);

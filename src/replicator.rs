@@ -69,8 +69,8 @@ pub struct Found<'a> {
     pub device: &'a Device,
     /// Its directory.
     pub dir: &'a HashDir,
-    /// The partition whose directory it is in.
-    pub partition: Partition,
+    /// The partition whose directory it is in; `None` if that is no number of a partition.
+    pub partition: Option<Partition>,
 }
 
 /// How one target fared.
