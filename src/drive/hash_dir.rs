@@ -3,17 +3,17 @@
 //! Nothing here opens a database: closing it again would drop the locks that SQLite holds on it in this process (see
 //! [`super::live`]). Names and places are Swift's own, because its servers work in the same directories.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{DriveError, random_name};
+use super::{DriveError, make_dir, random_name, unlink_older};
 use crate::hash_path::{Hash, Partition, storage_directory};
 
 /// The directory of one hash on one drive, whether or not it exists.
@@ -98,7 +98,7 @@ impl HashDir {
 
     /// Makes the directory and those above it, mode 0755, if they are missing.
     pub fn create(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)
+        make_dir(&self.dir)
     }
 
     /// Takes the lock that Swift's daemons take (see [`DirLock`]), making the directory first if it is missing.
@@ -118,15 +118,15 @@ impl HashDir {
 
     /// Unlinks databases under construction that nobody finished: `*.tmp` last written before `older_than`
     /// (`swift/common/db_replicator.py: _reclaim_tmp_dbs`). Returns how many.
-    pub fn reclaim_tmp(&self, older_than: std::time::SystemTime) -> io::Result<u64> {
-        super::unlink_older(&self.dir, older_than, |name| name.ends_with(".tmp"))
+    pub fn reclaim_tmp(&self, older_than: SystemTime) -> io::Result<u64> {
+        unlink_older(&self.dir, older_than, |name| name.ends_with(".tmp"))
     }
 
     /// Moves the whole directory to `quarantined/containers` of its device, under another name if the hash is taken
     /// there (`swift/common/db_replicator.py: quarantine_db`). `None` if it is gone already.
     pub fn quarantine(&self) -> io::Result<Option<PathBuf>> {
         let shelf = self.device.join("quarantined/containers");
-        DirBuilder::new().recursive(true).mode(0o755).create(&shelf)?;
+        make_dir(&shelf)?;
         let names = [self.hash.to_string(), random_name(&format!("{}-", self.hash), 16)];
         let mut result = Ok(None);
         for name in names {
@@ -155,7 +155,7 @@ impl HashDir {
         assert_eq!(lock.dir(), self.dir, "the lock of another directory");
         self.remove_sync_link()?;
         let tmp = self.device.join("tmp");
-        DirBuilder::new().recursive(true).mode(0o755).create(&tmp)?;
+        make_dir(&tmp)?;
         let aside = tmp.join(random_name(&format!("{}.", self.hash), 8) + REMOVED);
         match fs::rename(&self.dir, &aside) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -222,7 +222,7 @@ impl DirLock {
             {
                 return Ok(lock);
             }
-            DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|e| DriveError::io(dir, e))?;
+            make_dir(dir).map_err(|e| DriveError::io(dir, e))?;
         }
         Err(DriveError::Busy { path: dir.join(LOCK_NAME) })
     }

@@ -355,8 +355,13 @@ impl Drop for LiveFile {
 
 /// Where SQLite keeps the old pages of a transaction.
 pub fn journal_path(database: &Path) -> PathBuf {
+    beside(database, "-journal")
+}
+
+/// A database's path with something appended to its name.
+pub(super) fn beside(database: &Path, end: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
-    path.push("-journal");
+    path.push(end);
     path.into()
 }
 
