@@ -10,8 +10,13 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use log::{debug, info, warn};
+
 use crate::broker::{Broker, BrokerError, fresh_id};
-use crate::drive::{DriveError, HashDir, LiveFile, Staged};
+use crate::drive::{
+    Drive, DriveError, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, replaced_files,
+};
+use crate::hash_path::PartShift;
 use crate::replica::{Direction, ReplicaId, RowId, SyncPoint};
 use crate::timestamp::Timestamp;
 
@@ -35,6 +40,8 @@ pub enum ArrivalError {
     Broker(BrokerError),
     /// The drive.
     Drive(DriveError),
+    /// The place in which it was to be.
+    Install(InstallError),
     /// The caller's tick asked to give up.
     GivenUp,
 }
@@ -44,6 +51,7 @@ impl fmt::Display for ArrivalError {
         match self {
             ArrivalError::Broker(error) => error.fmt(f),
             ArrivalError::Drive(error) => error.fmt(f),
+            ArrivalError::Install(error) => error.fmt(f),
             ArrivalError::GivenUp => f.write_str("given up"),
         }
     }
@@ -63,6 +71,15 @@ impl From<DriveError> for ArrivalError {
     }
 }
 
+impl From<InstallError> for ArrivalError {
+    fn from(error: InstallError) -> ArrivalError {
+        match error {
+            InstallError::Drive(error) => ArrivalError::Drive(error),
+            other => ArrivalError::Install(other),
+        }
+    }
+}
+
 /// Called between steps; `false` gives up.
 pub type Tick<'a> = &'a mut dyn FnMut() -> bool;
 
@@ -74,13 +91,17 @@ impl Arrival<'_> {
     pub fn take_place(&self, staged: Staged, file_name: &str, tick: Tick) -> Result<(), ArrivalError> {
         {
             let mut arrived = Broker::open_file(staged.path())?;
-            arrived.new_id(self.sender, fresh_id(self.device))?;
-            arrived.set_sync_point(self.sender, self.max_row, Direction::Incoming)?;
+            self.make_ours(&mut arrived)?;
         }
-        match staged.install_new(self.dir, file_name) {
+        let staged = staged.sync()?;
+        let lock = self.dir.lock(LOCK_TIMEOUT)?;
+        match staged.install_new(self.dir, file_name, &lock) {
             Ok(()) => Ok(()),
-            Err((staged, DriveError::Exists { .. })) => self.merge(staged, tick),
-            Err((_, error)) => Err(error.into()),
+            Err(InstallError::Taken { unused, .. }) => {
+                drop(lock);
+                self.merge(unused, tick)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -103,7 +124,9 @@ impl Arrival<'_> {
         if info.sharding_required || self.dir.db_files().map_err(io_in(self.dir.dir()))?.len() != 1 {
             return Ok(Some(staged));
         }
-        let Some(path) = self.dir.in_charge().map_err(io_in(self.dir.dir()))? else { return Ok(Some(staged)) };
+        let Some(path) = self.dir.in_charge().map_err(io_in(self.dir.dir()))? else {
+            return Ok(Some(staged));
+        };
         {
             // Somebody has it open: he would be left with a file that has no name.
             let live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
@@ -126,8 +149,7 @@ impl Arrival<'_> {
             arrived.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
             arrived.merge_shard_ranges(ours.shard_ranges()?)?;
             arrived.merge_sync_points(&ours.sync_points(Direction::Incoming)?, Direction::Incoming)?;
-            arrived.new_id(self.sender, fresh_id(self.device))?;
-            arrived.set_sync_point(self.sender, self.max_row, Direction::Incoming)?;
+            self.make_ours(&mut arrived)?;
             drop((ours, arrived));
             // From here on nothing of ours has the database open, so that only others can stand in the way.
             let lock = self.dir.lock(LOCK_TIMEOUT)?;
@@ -136,16 +158,42 @@ impl Arrival<'_> {
             if live.stamp().map_err(io_in(&path))? != before || self.has_pending() {
                 continue;
             }
-            match staged.replace(&lock, &mut live) {
-                Ok(_) => return Ok(None),
-                Err((unused, DriveError::Busy { .. })) => {
+            match staged.replace(live, &before, self.dir, &lock) {
+                Ok(replaced) => {
+                    drop(lock);
+                    self.settle(replaced);
+                    return Ok(None);
+                }
+                Err(InstallError::Busy { unused, why }) => {
+                    debug!("{} is merged in place: {why}", path.display());
                     staged = unused;
                     break;
                 }
-                Err((_, error)) => return Err(error.into()),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(Some(staged))
+    }
+
+    /// A file with a history of its own is a database of its own: it gets a new id, knows how far it has come with the
+    /// sender's rows, and has the account told of it again.
+    fn make_ours(&self, arrived: &mut Broker) -> Result<(), BrokerError> {
+        arrived.new_id(self.sender, &fresh_id(self.device))?;
+        arrived.set_sync_point(&self.point(), Direction::Incoming)
+    }
+
+    fn point(&self) -> SyncPoint {
+        SyncPoint { remote_id: self.sender.clone(), point: self.max_row }
+    }
+
+    /// Lets go of the replaced file, or takes its late rows if somebody got into it after all.
+    fn settle(&self, replaced: Replaced) {
+        if let Settled::StillOpen { link, .. } = replaced.settle(SETTLE_TIMEOUT) {
+            warn!(
+                "{}: somebody still has the replaced file open; its rows are taken in later",
+                link.display()
+            );
+        }
     }
 
     /// Rows wait in the pending file. Asked under the directory's lock, which its writers take.
@@ -159,10 +207,44 @@ impl Arrival<'_> {
         let mut ours = Broker::open(self.dir)?;
         copy_rows(&mut arrived, &mut ours, RowId::NONE, tick)?;
         ours.merge_sync_points(&arrived.sync_points(Direction::Incoming)?, Direction::Incoming)?;
-        let point = SyncPoint { remote_id: self.sender.clone(), point: self.max_row };
-        ours.set_sync_point(&point.remote_id, point.point, Direction::Incoming)?;
+        ours.set_sync_point(&self.point(), Direction::Incoming)?;
         self.dir.sync().map_err(io_in(self.dir.dir()))?;
         Ok(())
+    }
+}
+
+/// Takes in what came into replaced files after they were replaced, and removes them once nobody has them open. Called
+/// at the start of a pass; what a swap under way has there is too young to be looked at.
+pub fn sweep(drive: &Drive, part_shift: PartShift) {
+    let leftovers = match replaced_files(drive) {
+        Ok(leftovers) => leftovers,
+        Err(error) => return warn!("{}: cannot look for replaced files: {error}", drive.root().display()),
+    };
+    for leftover in leftovers {
+        let swept = || -> Result<bool, ArrivalError> {
+            let file = std::fs::metadata(&leftover.path).map_err(io_in(&leftover.path))?;
+            let young =
+                file.modified().ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age < SWAP_TIME);
+            if young {
+                return Ok(false);
+            }
+            let dir = drive.hash_dir(part_shift.partition(&leftover.hash), leftover.hash);
+            let mut late = Broker::open_file(&leftover.path)?;
+            let mut ours = Broker::open(&dir)?;
+            copy_rows(&mut late, &mut ours, RowId::NONE, &mut || true)?;
+            drop((late, ours));
+            let live = LiveFile::open_read_write(&leftover.path).map_err(io_in(&leftover.path))?;
+            if live.open_elsewhere() {
+                return Ok(false);
+            }
+            std::fs::remove_file(&leftover.path).map_err(io_in(&leftover.path))?;
+            Ok(true)
+        };
+        match swept() {
+            Ok(true) => info!("{}: swept a replaced file", leftover.path.display()),
+            Ok(false) => {}
+            Err(error) => warn!("{}: cannot sweep a replaced file: {error}", leftover.path.display()),
+        }
     }
 }
 
@@ -188,5 +270,9 @@ fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
 const ROWS_AT_ONCE: usize = 1000;
 /// How often rows that came in are merged before a busy database is left in its place.
 const CATCH_UPS: usize = 4;
+/// How long the last users of a replaced file are waited for.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than any swap takes.
+const SWAP_TIME: Duration = Duration::from_secs(60);
 /// How long the locks of an install are waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);

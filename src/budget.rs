@@ -43,7 +43,8 @@ impl Budget {
             if time.is_zero() || stop.wished() {
                 return None;
             }
-            left = self.0.returned.wait_timeout(left, time.min(SLICE)).unwrap_or_else(PoisonError::into_inner).0;
+            left =
+                self.0.returned.wait_timeout(left, time.min(SLICE)).unwrap_or_else(PoisonError::into_inner).0;
         }
         *left -= bytes;
         Some(Share { bytes, from: self.0.clone() })

@@ -112,11 +112,13 @@ impl Generation {
     fn serve(&self, signals: &Signals, first: &mut bool, told: &mut dyn FnMut(&crate::tally::Tally)) {
         let config = &self.node.config;
         // Nodes that were started together should not all walk their drives at the same time.
-        let mut wait = if std::mem::take(first) { config.interval.mul_f64(random_part()) } else { Duration::ZERO };
+        let mut wait =
+            if std::mem::take(first) { config.interval.mul_f64(random_part()) } else { Duration::ZERO };
         loop {
             let due = Instant::now() + wait;
             while !config.agent.passes || Instant::now() < due {
-                let nap = if config.agent.passes { due.saturating_duration_since(Instant::now()) } else { LONG };
+                let nap =
+                    if config.agent.passes { due.saturating_duration_since(Instant::now()) } else { LONG };
                 if signals.stop.sleep(nap.min(NAP)) || signals.reload.load(Ordering::SeqCst) {
                     return;
                 }

@@ -4,6 +4,7 @@
 //! looked at with distrust: the device must be one that our ring puts on this node, the partition must be the one that
 //! follows from the container's name, the hash must be that name's hash.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -15,19 +16,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, error, info, warn};
 
-
 use crate::arrival::{Arrival, ArrivalError};
 use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
-use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
-use crate::drive::{Drive, DriveError, HashDir, LiveFile, Staged};
+use crate::config::Reserve;
+use crate::delta::{
+    self, BadPatch, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest,
+};
+use crate::drive::{Drive, DriveError, HashDir, LiveFile, Patience, Staged, snapshot};
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Settled, Shape};
 use crate::protocol::receiver::{Action, Receiver};
 use crate::protocol::{RANGES_PER_MESSAGE, Violation, WINDOWS_IN_FLIGHT};
-use crate::replica::{Direction, ReplicaId, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
+use crate::replica::{Direction, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
 use crate::stop::Stop;
 use crate::timestamp::Timestamp;
 
@@ -167,8 +170,8 @@ struct Incoming {
 /// A delta's windows that differ.
 struct Differences {
     basis_bytes: u64,
-    waiting: std::collections::VecDeque<u32>,
-    in_flight: Vec<u32>,
+    waiting: VecDeque<(u32, WindowDigest)>,
+    in_flight: Vec<(u32, WindowDigest)>,
 }
 
 /// Why an action failed.
@@ -233,7 +236,7 @@ impl<'a> Visit<'a> {
         });
         let (mut broker, mut info) = match opened {
             Ok(opened) => opened,
-            Err(BrokerError::Missing) => return Ok(Message::Missing),
+            Err(BrokerError::Missing { .. }) => return Ok(Message::Missing),
             Err(error) if error.is_damage() && !looking => {
                 quarantine(&self.dir, &error);
                 return Ok(Message::Missing);
@@ -241,14 +244,19 @@ impl<'a> Visit<'a> {
             Err(error) => return Err(refuse_broker(&self.dir, error)),
         };
         if info.account != theirs.account || info.container != theirs.container {
-            return Err(Refusal::Failed(format!("its database there is of {}/{}", info.account, info.container)));
+            return Err(Refusal::Failed(format!(
+                "its database there is of {}/{}",
+                info.account, info.container
+            )));
         }
         let point = broker.sync_point(&theirs.id, Direction::Incoming);
         let mut point = point.map_err(|error| refuse_broker(&self.dir, error))?;
         if !looking {
             let mut settle = || -> Result<(), BrokerError> {
                 let now = Timestamp::at(SystemTime::now());
-                if let Some(policy) = merge::policy_to_adopt(&PolicyClaim::from(&info), &PolicyClaim::from(theirs)) {
+                if let Some(policy) =
+                    merge::policy_to_adopt(&PolicyClaim::from(&info), &PolicyClaim::from(theirs))
+                {
                     broker.set_policy(policy, now)?;
                     info = broker.info()?;
                 }
@@ -288,7 +296,9 @@ impl<'a> Visit<'a> {
             Action::Meet(_) | Action::Wait => Ok(()),
             Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges),
             Action::MergeRows(rows) => self.merge_rows(peer, rows),
-            Action::FinishRows { through, restart, points } => self.finish_rows(peer, through, restart, &points),
+            Action::FinishRows { through, restart, points } => {
+                self.finish_rows(peer, through, restart, &points)
+            }
             Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch),
             Action::Append(window) => self.append(&window),
             Action::CompareWindows(digests) => self.compare_windows(peer, &digests),
@@ -298,7 +308,11 @@ impl<'a> Visit<'a> {
         }
     }
 
-    fn exchange_ranges<S: Stream>(&mut self, peer: &mut Peer<S>, ranges: Vec<ShardRange>) -> Result<(), Trouble> {
+    fn exchange_ranges<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        ranges: Vec<ShardRange>,
+    ) -> Result<(), Trouble> {
         let merged = self.with_broker(|broker| {
             broker.merge_shard_ranges(ranges)?;
             broker.shard_ranges()
@@ -335,9 +349,10 @@ impl<'a> Visit<'a> {
         let sender = self.meet.info.id.clone();
         let info = self.with_broker(|broker| {
             if restart {
-                broker.set_sync_point(&sender, through, Direction::Incoming)?;
+                broker
+                    .set_sync_point(&SyncPoint { remote_id: sender, point: through }, Direction::Incoming)?;
             } else if through > RowId::NONE {
-                let point = SyncPoint { remote_id: sender.clone(), point: through };
+                let point = SyncPoint { remote_id: sender, point: through };
                 broker.merge_sync_points(&[point], Direction::Incoming)?;
             }
             broker.merge_sync_points(points, Direction::Incoming)?;
@@ -413,23 +428,25 @@ impl<'a> Visit<'a> {
         let file = self.file.as_mut().ok_or(Violation::Lie("a window of no file"))?;
         let window = file.geometry.window(file.windows).ok_or(Violation::TooMany("windows"))?;
         let bytes = delta::decompress(packed, window.bytes())
-            .ok()
-            .filter(|bytes| bytes.len() == window.bytes())
-            .ok_or(Violation::Lie("a window of another size"))?;
+            .map_err(|_| Violation::Lie("a window of another size"))?;
         file.staged.file().write_all_at(&bytes, window.offset()).map_err(refuse_io)?;
         file.digest.feed(&bytes);
         file.windows += 1;
         Ok(())
     }
 
-    fn compare_windows<S: Stream>(&mut self, peer: &mut Peer<S>, digests: &[[u8; 16]]) -> Result<(), Trouble> {
+    fn compare_windows<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        digests: &[[u8; 16]],
+    ) -> Result<(), Trouble> {
         let file = self.file.as_mut().ok_or(Violation::Lie("windows of no file"))?;
         if file.basis.is_none() {
             let path = self.dir.in_charge().map_err(refuse_io)?.ok_or(Refusal::Busy)?;
             let drive = &self.drive;
-            let snapshot = peer.while_working(|| drive.snapshot(&path, LOCK_TIMEOUT))?.map_err(refuse_drive)?;
-            let basis_bytes = snapshot.file_bytes();
-            file.staged = snapshot.into_staged();
+            let image = peer.while_working(|| snapshot(&path, drive, &PATIENCE))?.map_err(refuse_drive)?;
+            let basis_bytes = image.len();
+            file.staged = image.into_staged();
             file.basis = Some(Differences { basis_bytes, waiting: Default::default(), in_flight: vec![] });
         }
         let basis = file.basis.as_mut().expect("set above");
@@ -439,7 +456,7 @@ impl<'a> Visit<'a> {
             let range = window.basis_range(basis.basis_bytes);
             let bytes = read_range(file.staged.file(), range).map_err(refuse_io)?;
             if bytes.len() != window.bytes() || WindowDigest::of(&bytes).0 != *digest {
-                basis.waiting.push_back(number);
+                basis.waiting.push_back((number, WindowDigest(*digest)));
             }
             file.windows += 1;
             peer.still_here()?;
@@ -452,11 +469,11 @@ impl<'a> Visit<'a> {
         let file = self.file.as_mut().ok_or(Violation::Lie("windows of no file"))?;
         let basis = file.basis.as_mut().ok_or(Violation::Lie("a delta without windows"))?;
         while basis.in_flight.len() < WINDOWS_IN_FLIGHT {
-            let Some(number) = basis.waiting.pop_front() else { break };
+            let Some((number, digest)) = basis.waiting.pop_front() else { break };
             let window = file.geometry.window(number).expect("compared before");
             let range = window.basis_range(basis.basis_bytes);
             let bytes = read_range(file.staged.file(), range).map_err(refuse_io)?;
-            basis.in_flight.push(number);
+            basis.in_flight.push((number, digest));
             let digests = PageDigests::of(window, &bytes).to_bytes();
             peer.say(&Message::Pages { window: number, digests })?;
         }
@@ -469,8 +486,9 @@ impl<'a> Visit<'a> {
     }
 
     fn sign<S: Stream>(&mut self, peer: &mut Peer<S>, number: u32, pages: &[u8]) -> Result<(), Trouble> {
-        let (window, bytes) = self.basis_window(number)?;
-        let pages = PageSet::parse(window, pages).map_err(|_| Violation::Lie("a page set of another size"))?;
+        let (window, bytes, _) = self.basis_window(number)?;
+        let pages =
+            PageSet::parse(window, pages).map_err(|_| Violation::Lie("a page set of another size"))?;
         let signature = Signature::of(window, &bytes, &pages).to_bytes().to_vec();
         peer.say(&Message::Signature { window: number, signature })?;
         Ok(())
@@ -483,27 +501,35 @@ impl<'a> Visit<'a> {
         pages: &[u8],
         patch: &[u8],
     ) -> Result<(), Trouble> {
-        let (window, bytes) = self.basis_window(number)?;
-        let pages = PageSet::parse(window, pages).map_err(|_| Violation::Lie("a page set of another size"))?;
-        let rebuilt = delta::apply_patch(window, &bytes, &pages, patch)
-            .map_err(|_| Violation::Lie("a patch that does not fit"))?;
+        let (window, bytes, announced) = self.basis_window(number)?;
+        let pages =
+            PageSet::parse(window, pages).map_err(|_| Violation::Lie("a page set of another size"))?;
+        let rebuilt = match delta::apply_patch(window, &bytes, &pages, patch, announced) {
+            Ok(rebuilt) => rebuilt,
+            // Two pages, or blocks, had one digest. Without digests to compare, the window comes whole.
+            Err(BadPatch::WrongDigest) if pages.len() < window.page_count() => {
+                peer.say(&Message::Pages { window: number, digests: vec![] })?;
+                return Ok(());
+            }
+            Err(_) => return Err(Violation::Lie("a patch that does not fit").into()),
+        };
         let file = self.file.as_mut().expect("basis_window found it");
         file.staged.file().write_all_at(&rebuilt, window.offset()).map_err(refuse_io)?;
         let basis = file.basis.as_mut().expect("basis_window found it");
-        basis.in_flight.retain(|in_flight| *in_flight != number);
+        basis.in_flight.retain(|(in_flight, _)| *in_flight != number);
         self.pump(peer)
     }
 
     /// The basis of a window that is being worked on.
-    fn basis_window(&self, number: u32) -> Result<(delta::Window, Vec<u8>), Trouble> {
+    fn basis_window(&self, number: u32) -> Result<(delta::Window, Vec<u8>, WindowDigest), Trouble> {
         let file = self.file.as_ref().ok_or(Violation::Lie("a window of no file"))?;
         let basis = file.basis.as_ref().ok_or(Violation::Lie("a delta without windows"))?;
-        if !basis.in_flight.contains(&number) {
-            return Err(Violation::Lie("a window that is not being worked on").into());
-        }
+        let digest = basis.in_flight.iter().find(|(in_flight, _)| *in_flight == number);
+        let (_, digest) = *digest.ok_or(Violation::Lie("a window that is not being worked on"))?;
         let window = file.geometry.window(number).expect("only such are in flight");
-        let bytes = read_range(file.staged.file(), window.basis_range(basis.basis_bytes)).map_err(refuse_io)?;
-        Ok((window, bytes))
+        let bytes =
+            read_range(file.staged.file(), window.basis_range(basis.basis_bytes)).map_err(refuse_io)?;
+        Ok((window, bytes, digest))
     }
 
     fn install<S: Stream>(
@@ -542,11 +568,16 @@ impl<'a> Visit<'a> {
         let (staged, name) = (file.staged, file.file_name);
         let installed = peer.while_working(|| {
             let mut tick = || !stop.wished();
-            if had_one { arrival.merge(staged, &mut tick) } else { arrival.take_place(staged, &name, &mut tick) }
+            if had_one {
+                arrival.merge(staged, &mut tick)
+            } else {
+                arrival.take_place(staged, &name, &mut tick)
+            }
         })?;
         installed.map_err(|error| match error {
             ArrivalError::Broker(error) => refuse_broker(&self.dir, error),
             ArrivalError::Drive(error) => refuse_drive(error),
+            ArrivalError::Install(error) => Refusal::Failed(error.to_string()),
             ArrivalError::GivenUp => Refusal::Failed("this agent is stopping".to_owned()),
         })?;
         let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
@@ -560,14 +591,18 @@ impl<'a> Visit<'a> {
     /// An arrived file must be a container's database, and of this container.
     fn check_arrived(&self, staged: &Staged) -> Result<(), Trouble> {
         let checked = Broker::open_file(staged.path()).and_then(|mut broker| broker.info());
-        let info = checked.map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
+        let info =
+            checked.map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
         if (&info.account, &info.container) != (&self.meet.info.account, &self.meet.info.container) {
             return Err(Refusal::Failed("the file is of another container".to_owned()).into());
         }
         Ok(())
     }
 
-    fn with_broker<T>(&mut self, work: impl FnOnce(&mut Broker) -> Result<T, BrokerError>) -> Result<T, Trouble> {
+    fn with_broker<T>(
+        &mut self,
+        work: impl FnOnce(&mut Broker) -> Result<T, BrokerError>,
+    ) -> Result<T, Trouble> {
         let broker = self.broker.as_mut().expect("only heard where there is a database");
         work(broker).map_err(|error| refuse_broker(&self.dir, error).into())
     }
@@ -578,10 +613,14 @@ impl<'a> Visit<'a> {
     }
 
     fn check_room(&self, wanted_bytes: u64) -> Result<(), Refusal> {
-        match self.drive.has_room(self.node.config.fallocate_reserve, wanted_bytes) {
+        let (bytes, percent) = match self.node.config.fallocate_reserve {
+            Reserve::Bytes(bytes) => (bytes, 0.0),
+            Reserve::Percent(percent) => (0, percent),
+        };
+        match self.drive.has_room(bytes, percent, wanted_bytes) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::Full),
-            Err(error) => Err(refuse_drive(error)),
+            Err(error) => Err(refuse_io(error)),
         }
     }
 }
@@ -675,5 +714,5 @@ const ROWS_SHARE_BYTES: u64 = 5 << 20;
 pub const FILE_SHARE_BYTES: u64 = 8 << 20;
 /// Pages compared to learn whether a basis is worth reusing.
 pub const SAMPLE_PAGES: u32 = 256;
-/// How long SQLite's locks are waited for.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long we wait for writers, and they for us, at most.
+const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
 use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
-use crate::drive::{Drive, DriveError, HashDir, Snapshot};
+use crate::drive::{Drive, DriveError, HashDir, Patience, Snapshot, snapshot};
 use crate::incoming::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
@@ -124,67 +124,66 @@ impl Subject<'_> {
         let mut shipping = None;
         let mut rows_sent = 0;
         loop {
-            let mut next = None;
-            for action in actions {
-                match action {
-                    Action::Say(message) => peer.say(&message)?,
-                    Action::Adopt(theirs) => self.adopt(&theirs)?,
-                    Action::TellRanges => say_ranges(peer, self.broker.shard_ranges()?)?,
-                    Action::MergeRanges(ranges) => {
-                        self.broker.merge_shard_ranges(ranges)?;
-                        next = Some(sender.ranges_merged(self.broker.info()?.sharding_initiated));
-                        break;
-                    }
-                    Action::SendRows { after } => {
-                        let (last, count) = self.send_rows(peer, after)?;
-                        rows_sent += count;
-                        next = Some(sender.sent_rows(last, count > 0));
-                        break;
-                    }
-                    Action::TellRowsDone { through, restart, capped } => {
-                        let points = if capped { vec![] } else { self.broker.sync_points(Direction::Incoming)? };
-                        peer.say(&Message::RowsDone { through, restart, points })?;
-                    }
-                    Action::Offer => {
-                        let open = self.open_file(peer)?;
-                        let epoch = self.epoch();
-                        peer.say(&Message::Offer { shape: open.shape, epoch })?;
-                        shipping = Some(open);
-                    }
-                    Action::Weigh(basis) => {
-                        let transfer = file(&mut shipping).weigh(&basis)?;
-                        next = Some(sender.weighed(transfer));
-                        break;
-                    }
-                    Action::SendFile => {
-                        if let Some(heard) = file(&mut shipping).send(peer)? {
-                            next = Some(sender.hear(heard)?);
-                            break;
+            (sender, actions) = 'step: {
+                for action in actions {
+                    match action {
+                        Action::Say(message) => peer.say(&message)?,
+                        Action::Adopt(theirs) => self.adopt(&theirs)?,
+                        Action::TellRanges => say_ranges(peer, self.broker.shard_ranges()?)?,
+                        Action::MergeRanges(ranges) => {
+                            self.broker.merge_shard_ranges(ranges)?;
+                            break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
-                    }
-                    Action::SendWindows => file(&mut shipping).send_windows(peer)?,
-                    Action::Compare { window, digests } => {
-                        file(&mut shipping).compare(peer, window, &digests)?;
-                    }
-                    Action::MakePatch { window, signature } => {
-                        file(&mut shipping).patch(peer, window, signature)?;
-                    }
-                    Action::TellFileDone => file(&mut shipping).say_done(peer)?,
-                    Action::Remember { id, point, restart } => {
-                        let point = point.or(shipping.as_ref().map(|file| file.max_row)).unwrap_or(RowId::NONE);
-                        if restart {
-                            self.broker.set_sync_point(&id, point, Direction::Outgoing)?;
-                        } else {
-                            let point = SyncPoint { remote_id: id, point };
-                            self.broker.merge_sync_points(&[point], Direction::Outgoing)?;
+                        Action::SendRows { after } => {
+                            let (last, count) = self.send_rows(peer, after)?;
+                            rows_sent += count;
+                            break 'step sender.sent_rows(last, count > 0);
                         }
+                        Action::TellRowsDone { through, restart, capped } => {
+                            let points =
+                                if capped { vec![] } else { self.broker.sync_points(Direction::Incoming)? };
+                            peer.say(&Message::RowsDone { through, restart, points })?;
+                        }
+                        Action::Offer => {
+                            let open = self.open_file(peer)?;
+                            let epoch = self.epoch();
+                            peer.say(&Message::Offer { shape: open.shape, epoch })?;
+                            shipping = Some(open);
+                        }
+                        Action::Weigh(basis) => {
+                            let transfer = file(&mut shipping).weigh(&basis)?;
+                            break 'step sender.weighed(transfer);
+                        }
+                        Action::SendFile => {
+                            if let Some(heard) = file(&mut shipping).send(peer)? {
+                                break 'step sender.hear(heard)?;
+                            }
+                        }
+                        Action::SendWindows => file(&mut shipping).send_windows(peer)?,
+                        Action::Compare { window, digests } => {
+                            file(&mut shipping).compare(peer, window, &digests)?;
+                        }
+                        Action::MakePatch { window, signature } => {
+                            file(&mut shipping).patch(peer, window, signature)?;
+                        }
+                        Action::TellFileDone => file(&mut shipping).say_done(peer)?,
+                        Action::Remember { id, point, restart } => {
+                            let point =
+                                point.or(shipping.as_ref().map(|file| file.max_row)).unwrap_or(RowId::NONE);
+                            if restart {
+                                self.broker.set_sync_point(
+                                    &SyncPoint { remote_id: id, point },
+                                    Direction::Outgoing,
+                                )?;
+                            } else {
+                                let point = SyncPoint { remote_id: id, point };
+                                self.broker.merge_sync_points(&[point], Direction::Outgoing)?;
+                            }
+                        }
+                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
                     }
-                    Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
                 }
-            }
-            (sender, actions) = match next {
-                Some(step) => step,
-                None => sender.hear(peer.hear()?)?,
+                sender.hear(peer.hear()?)?
             };
         }
     }
@@ -193,7 +192,11 @@ impl Subject<'_> {
     ///
     /// # Errors
     /// As [`Subject::exchange`].
-    pub fn forecast<S: Stream>(&mut self, peer: &mut Peer<S>, place: Place) -> Result<Forecast, ExchangeError> {
+    pub fn forecast<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        place: Place,
+    ) -> Result<Forecast, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
         let meet = Meet { place, info: self.info.clone(), intent: Intent::Look };
         peer.say(&Message::Meet(Box::new(meet.clone())))?;
@@ -209,7 +212,9 @@ impl Subject<'_> {
                     Forecast::Choice(sender.choice(&theirs, point))
                 }
                 message => {
-                    return Err(Violation::OutOfTurn { expected: "its replica", heard: message.name() }.into());
+                    return Err(
+                        Violation::OutOfTurn { expected: "its replica", heard: message.name() }.into()
+                    );
                 }
             });
         }
@@ -226,7 +231,9 @@ impl Subject<'_> {
     /// (`swift/container/replicator.py: _handle_sync_response`).
     fn adopt(&mut self, theirs: &ReplicaInfo) -> Result<(), BrokerError> {
         let now = Timestamp::at(SystemTime::now());
-        if let Some(policy) = merge::policy_to_adopt(&PolicyClaim::from(self.info), &PolicyClaim::from(theirs)) {
+        if let Some(policy) =
+            merge::policy_to_adopt(&PolicyClaim::from(self.info), &PolicyClaim::from(theirs))
+        {
             self.broker.set_policy(policy, now)?;
         }
         let (mine, their) = (self.info, theirs);
@@ -241,7 +248,11 @@ impl Subject<'_> {
     }
 
     /// Sends the next batch; returns its last row and how many there were.
-    fn send_rows<S: Stream>(&mut self, peer: &mut Peer<S>, after: RowId) -> Result<(RowId, u64), ExchangeError> {
+    fn send_rows<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        after: RowId,
+    ) -> Result<(RowId, u64), ExchangeError> {
         let limit = self.node.config.per_diff.min(ROWS_LIMIT);
         let mut rows = self.broker.rows_after(after, limit)?;
         let mut bytes = 0;
@@ -267,27 +278,35 @@ impl Subject<'_> {
         let path = dir
             .in_charge()
             .map_err(|error| DriveError::io(dir.dir(), error))?
-            .ok_or(BrokerError::Missing)?;
+            .ok_or_else(|| BrokerError::Missing { path: dir.dir().to_owned() })?;
         let broker = &mut self.broker;
         let snapshot = peer.while_working(|| -> Result<Snapshot, ExchangeError> {
             for _ in 0..HOT_JOURNAL_TRIES {
-                match drive.snapshot(&path, LOCK_TIMEOUT) {
+                match snapshot(&path, drive, &PATIENCE) {
                     // Reading through SQLite rolls the journal back.
                     Err(DriveError::HotJournal { .. }) => drop(broker.max_row()?),
                     other => return Ok(other?),
                 }
             }
-            Ok(drive.snapshot(&path, LOCK_TIMEOUT)?)
+            Ok(snapshot(&path, drive, &PATIENCE)?)
         })??;
         let max_row = Broker::open_file(snapshot.path())?.max_row()?;
         let shape = Shape {
-            file_bytes: snapshot.file_bytes(),
+            file_bytes: snapshot.len(),
             page_bytes: snapshot.page_bytes(),
-            window_bytes: delta::WINDOW_BYTES,
+            window_bytes: delta::DEFAULT_WINDOW_BYTES,
         };
         let geometry = Geometry::new(shape.file_bytes, shape.page_bytes, shape.window_bytes)
             .map_err(|_| DriveError::NotADatabase { path })?;
-        Ok(Shipping { snapshot, shape, geometry, max_row, digest: None, wanted: HashMap::new(), _share: share })
+        Ok(Shipping {
+            snapshot,
+            shape,
+            geometry,
+            max_row,
+            digest: None,
+            wanted: HashMap::new(),
+            _share: share,
+        })
     }
 
     /// The sharding epoch in the name of our file.
@@ -317,7 +336,7 @@ struct Shipping {
 impl Shipping {
     fn read(&self, window: delta::Window) -> Result<Vec<u8>, ExchangeError> {
         let mut bytes = vec![0; window.bytes()];
-        self.snapshot.pread(window.offset(), &mut bytes).map_err(|error| self.io(error))?;
+        self.snapshot.read_exact(window.offset(), &mut bytes).map_err(|error| self.io(error))?;
         Ok(bytes)
     }
 
@@ -335,14 +354,19 @@ impl Shipping {
         let mut page = vec![0; self.shape.page_bytes as usize];
         let mut ours = Vec::new();
         for number in delta::sample(pages, SAMPLE_PAGES) {
-            self.snapshot.pread(number * page_bytes, &mut page).map_err(|error| self.io(error))?;
+            self.snapshot.read_exact(number * page_bytes, &mut page).map_err(|error| self.io(error))?;
             ours.push(PageDigest::of(&page));
         }
-        let theirs: Vec<PageDigest> = basis.sample.chunks_exact(PageDigest::BYTES).map(PageDigest::from).collect();
+        let theirs: Vec<PageDigest> =
+            basis.sample.chunks_exact(PageDigest::BYTES).map(PageDigest::read).collect();
         if theirs.len() != ours.len() {
             return Err(Violation::Lie("a sample of another size").into());
         }
-        Ok(strategy::transfer(self.shape.page_bytes, Some(basis.page_bytes), delta::share_equal(&ours, &theirs)))
+        Ok(strategy::transfer(
+            self.shape.page_bytes,
+            Some(basis.page_bytes),
+            delta::share_equal(&ours, &theirs),
+        ))
     }
 
     /// Sends every window; stops early if the peer has something to say.
@@ -351,7 +375,7 @@ impl Shipping {
         for window in self.geometry.windows() {
             let bytes = self.read(window)?;
             digest.feed(&bytes);
-            peer.say(&Message::Literal(delta::compress(&bytes)))?;
+            peer.say(&Message::Literal(delta::compress_literals(&bytes)))?;
             match peer.heard_already()? {
                 None | Some(Message::Working) => {}
                 heard => return Ok(heard),
@@ -386,11 +410,16 @@ impl Shipping {
         Ok(())
     }
 
-    fn compare<S: Stream>(&mut self, peer: &mut Peer<S>, number: u32, digests: &[u8]) -> Result<(), ExchangeError> {
+    fn compare<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        number: u32,
+        digests: &[u8],
+    ) -> Result<(), ExchangeError> {
         let window = self.window(number)?;
         let bytes = self.read(window)?;
-        let theirs =
-            PageDigests::parse(window, digests).map_err(|_| Violation::Lie("page digests of another size"))?;
+        let theirs = PageDigests::parse(window, digests)
+            .map_err(|_| Violation::Lie("page digests of another size"))?;
         let pages = PageSet::differing(window, &bytes, &theirs);
         if theirs.is_empty() || pages.is_empty() {
             let patch = delta::make_patch(window, &bytes, &pages, None);
@@ -428,5 +457,5 @@ impl Shipping {
 
 /// How often a crashed writer's journal is rolled back before we give up.
 const HOT_JOURNAL_TRIES: usize = 3;
-/// How long SQLite's locks are waited for.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long we wait for writers, and they for us, at most.
+const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

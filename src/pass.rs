@@ -111,7 +111,7 @@ type Drives<'r> = BTreeMap<DeviceId, (&'r Device, Arc<Drive>)>;
 
 fn walk(
     node: &Node,
-    ring: &Ring,
+    ring: &Arc<Ring>,
     drives: &Drives,
     scope: &Scope,
     dry_run: bool,
@@ -178,7 +178,7 @@ fn walk(
 }
 
 /// With `handoffs_only`, partitions are left out on the devices that are their primaries.
-fn primaries_of(ring: &Ring, by_name: &BTreeMap<&str, &Device>) -> scan::LeaveOut {
+fn primaries_of(ring: &Arc<Ring>, by_name: &BTreeMap<&str, &Device>) -> scan::LeaveOut {
     let ids: BTreeMap<String, DeviceId> =
         by_name.iter().map(|(name, device)| ((*name).to_owned(), device.id)).collect();
     let ring = ring.clone();
@@ -254,8 +254,7 @@ impl PassLock {
         let path = config.recon_cache_path.join(name);
         let failed = |error| PassLockError::Io(path.clone(), error);
         fs::create_dir_all(&config.recon_cache_path).map_err(failed)?;
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(PassLock { _lock: lock }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(PassLockError::Held(path)),

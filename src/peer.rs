@@ -279,7 +279,8 @@ impl<S: Stream> Peer<S> {
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), PeerError> {
         let begun = Instant::now();
-        let time = self.node_timeout + Duration::from_millis(bytes.len() as u64 * 1000 / SLOWEST_BYTES_PER_SEC);
+        let time =
+            self.node_timeout + Duration::from_millis(bytes.len() as u64 * 1000 / SLOWEST_BYTES_PER_SEC);
         while !bytes.is_empty() {
             self.slice(begun, time)?;
             match self.stream.write(bytes) {

@@ -107,7 +107,7 @@ impl<'a> Replicator<'a> {
         let (broker, info) = match opened {
             Ok(opened) => opened,
             // It was there when the scan came by; somebody removed it. That is no failure.
-            Err(BrokerError::Missing) => return,
+            Err(BrokerError::Missing { .. }) => return,
             Err(error) => return self.cannot_read(found, &error, tally),
         };
         if self.node.config.salt.hash(&info.account, Some(&info.container), None) != found.dir.hash() {
@@ -133,11 +133,12 @@ impl<'a> Replicator<'a> {
         self.fail_primaries(found.partition, tally);
     }
 
-    fn fail_primaries(&self, partition: Partition, tally: &mut Tally) {
-        if u64::from(partition.0) >= self.ring.part_shift().partitions() {
+    fn fail_primaries(&self, partition: Option<Partition>, tally: &mut Tally) {
+        let known = |partition: &Partition| u64::from(partition.0) < self.ring.part_shift().partitions();
+        let Some(partition) = partition.filter(known) else {
             tally.failure += 1;
             return;
-        }
+        };
         for device in self.ring.primaries(partition) {
             tally.fail_node(&device.replication_ip, &device.name, 1);
         }
@@ -145,7 +146,7 @@ impl<'a> Replicator<'a> {
 
     fn with_peers(&mut self, found: &Found, mut broker: Broker, info: ReplicaInfo, tally: &mut Tally) {
         let partition = self.ring.part_shift().partition(&found.dir.hash());
-        let misplaced = partition != found.partition;
+        let misplaced = found.partition != Some(partition);
         if misplaced {
             error!(
                 "Found db that should be on partition {partition}; will replicate out and remove, path: {}/{}, db: {}",
@@ -237,7 +238,7 @@ impl<'a> Replicator<'a> {
         'a: 'r,
     {
         let ring = self.ring;
-        let mut targets = targets(ring, partition, found.device, intent == Intent::Leave);
+        let mut targets = targets(ring, partition, found.device);
         let mut handoffs = ring.handoffs(partition);
         let mut sent = Sent { targets: vec![], delivered: 0, calls: 0, stands_in: false };
         let mut at = 0;
@@ -287,7 +288,7 @@ impl<'a> Replicator<'a> {
         tally: &mut Tally,
     ) -> Fate {
         let whom = format!("{}:{}/{}", target.replication_ip, target.replication_port, target.name);
-        let Ok(device) = DeviceName::parse(&target.name) else {
+        let Some(device) = DeviceName::new(target.name.as_str()) else {
             error!("ERROR syncing with {whom}: the ring gives its device an impossible name");
             return Fate::Failed;
         };
@@ -301,8 +302,7 @@ impl<'a> Replicator<'a> {
             return Fate::Failed;
         }
         let place = Place { device, partition, hash: found.dir.hash() };
-        let mut subject =
-            Subject { node: self.node, drive: found.drive, dir: found.dir, broker, info };
+        let mut subject = Subject { node: self.node, drive: found.drive, dir: found.dir, broker, info };
         // A connection kept from the database before may have been closed meanwhile; a fresh one may not.
         loop {
             let (mut peer, kept) = match self.peers.remove(&address) {
@@ -343,7 +343,10 @@ impl<'a> Replicator<'a> {
             ExchangeError::Peer(PeerError::Stopped) => {}
             ExchangeError::Peer(PeerError::Unreachable(_) | PeerError::TooSlow(_)) => {
                 if !self.absent.is(&address) {
-                    warn!("ERROR syncing with {whom}: it {error}; not asked again for {} s", ABSENCE.as_secs());
+                    warn!(
+                        "ERROR syncing with {whom}: it {error}; not asked again for {} s",
+                        ABSENCE.as_secs()
+                    );
                 }
                 self.absent.note(address);
             }
@@ -393,7 +396,10 @@ impl<'a> Replicator<'a> {
                 }
             }
             Outcome::Deferred => {
-                warn!("able to shard -- refusing to replicate objects to peer {whom}; container {}", container());
+                warn!(
+                    "able to shard -- refusing to replicate objects to peer {whom}; container {}",
+                    container()
+                );
                 tally.deferred += 1;
             }
             Outcome::Refused(Refusal::NotMounted) => error!("ERROR Remote drive not mounted {whom}"),
@@ -431,7 +437,10 @@ impl<'a> Replicator<'a> {
         if now.max_row != info.max_row || !now.agrees_with(info) {
             return Ok(Some((broker, now)));
         }
-        let path = found.dir.in_charge()?.ok_or(BrokerError::Missing)?;
+        let path = found
+            .dir
+            .in_charge()?
+            .ok_or_else(|| BrokerError::Missing { path: found.dir.dir().to_owned() })?;
         let before = LiveFile::open_read(&path)?.stamp()?;
         let lock = found.dir.lock(LOCK_TIMEOUT)?;
         // Who adds a row now has to hold one of these two locks: the directory's for the pending file, SQLite's for
@@ -469,17 +478,12 @@ enum Ended {
 
 /// Who gets it, in order: a primary begins with its successor and goes round, so that all send to different peers at a
 /// time; anybody else begins at the front. Never the device itself.
-pub fn targets<'r>(ring: &'r Ring, partition: Partition, device: &Device, leaving: bool) -> Vec<&'r Device> {
+pub fn targets<'r>(ring: &'r Ring, partition: Partition, device: &Device) -> Vec<&'r Device> {
     let mut targets = ring.primaries(partition);
     match targets.iter().position(|target| target.id == device.id) {
         Some(own) => {
             targets.rotate_left(own);
-            // In a wrong partition's directory on a primary: the copy in the right directory is a peer like others.
-            if leaving {
-                targets.rotate_left(1);
-            } else {
-                targets.remove(0);
-            }
+            targets.remove(0);
         }
         None => {}
     }

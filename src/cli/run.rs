@@ -105,16 +105,13 @@ fn stay(config: Config, options: &RunOptions, signals: &Signals) -> Exit {
 fn unknown_devices(node: &Node, scope: &Scope) -> Option<String> {
     let ring = node.ring();
     let ours: Vec<&str> = node.our_devices(&ring).ok()?.iter().map(|device| device.name.as_str()).collect();
-    let unknown: Vec<&str> = scope
-        .devices
-        .iter()
-        .flatten()
-        .map(String::as_str)
-        .filter(|name| !ours.contains(name))
-        .collect();
+    let unknown: Vec<&str> =
+        scope.devices.iter().flatten().map(String::as_str).filter(|name| !ours.contains(name)).collect();
     match unknown.is_empty() {
         true => None,
-        false => Some(format!("--devices: {} not on this node, which has {}", unknown.join(", "), ours.join(", "))),
+        false => {
+            Some(format!("--devices: {} not on this node, which has {}", unknown.join(", "), ours.join(", ")))
+        }
     }
 }
 

@@ -191,6 +191,19 @@ pub enum Warning {
     },
 }
 
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::RunPause { ignored: false } => {
+                f.write_str("option run_pause is deprecated: call it interval")
+            }
+            Warning::RunPause { ignored: true } => {
+                f.write_str("option run_pause is deprecated, and ignored because interval is set")
+            }
+        }
+    }
+}
+
 impl Config {
     /// Reads the conf file, or the `*.conf` of a directory in the order of their names, and then `swift.conf`.
     ///

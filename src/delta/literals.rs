@@ -62,7 +62,10 @@ pub fn decompress(frame: &[u8], expected_bytes: usize) -> Result<Vec<u8>, BadFra
 }
 
 /// The piece back, where only a limit is known.
-pub(super) fn decompress_up_to(frame: &[u8], limit_bytes: usize) -> Result<Vec<u8>, BadFrame> {
+///
+/// # Errors
+/// [`BadFrame`] if it is damaged or longer. No more than the limit is ever allocated.
+pub fn decompress_up_to(frame: &[u8], limit_bytes: usize) -> Result<Vec<u8>, BadFrame> {
     let (kind, body) = frame.split_first().ok_or(BadFrame::Kind)?;
     match *kind {
         STORED if body.len() <= limit_bytes => Ok(body.to_vec()),

@@ -18,8 +18,8 @@ impl PageDigest {
         PageDigest(blake3_start(page))
     }
 
-    /// One that was sent.
-    fn read(bytes: &[u8]) -> PageDigest {
+    /// One that was sent, of exactly [`PageDigest::BYTES`] bytes.
+    pub fn read(bytes: &[u8]) -> PageDigest {
         PageDigest(std::array::from_fn(|nth| bytes[nth]))
     }
 }
@@ -53,6 +53,11 @@ impl PageDigests {
     pub fn of(window: Window, basis: &[u8]) -> PageDigests {
         let pages = (0..window.page_count()).map_while(|number| window.page(basis, number));
         PageDigests(pages.map(PageDigest::of).collect())
+    }
+
+    /// There are none: the basis does not reach this window.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// As they are sent.
@@ -187,7 +192,7 @@ mod tests {
         let basis = vec![1; 6 * PAGE];
         assert_eq!(PageDigests::of(window(5), &basis).to_bytes().len(), 5 * PageDigest::BYTES);
         assert_eq!(PageDigests::of(window(5), &basis[..2 * PAGE - 1]).to_bytes().len(), PageDigest::BYTES);
-        assert_eq!(PageDigests::of(window(5), &[]).to_bytes(), []);
+        assert_eq!(PageDigests::of(window(5), &[]).to_bytes(), Vec::<u8>::new());
     }
 
     #[test]

@@ -79,6 +79,16 @@ impl Snapshot {
         self.staged.file().read_at(buffer, offset)
     }
 
+    /// Fills the buffer from `offset`.
+    pub fn read_exact(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.staged.file().read_exact_at(buffer, offset)
+    }
+
+    /// The image as a file that may be changed and installed.
+    pub fn into_staged(self) -> Staged {
+        self.staged
+    }
+
     /// Where the image is. SQLite may open it there, and even write to it.
     pub fn path(&self) -> &Path {
         self.staged.path()

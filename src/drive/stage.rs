@@ -35,6 +35,12 @@ impl Staged {
         Ok(Staged { file: file.map_err(|e| DriveError::io(&path, e))?, name: TmpName(path) })
     }
 
+    /// A staged file whose handle was closed already.
+    fn again(name: TmpName) -> Result<Staged, DriveError> {
+        let file = OpenOptions::new().read(true).write(true).open(&name.0);
+        Ok(Staged { file: file.map_err(|e| DriveError::io(&name.0, e))?, name })
+    }
+
     /// The file, open to read and write.
     pub fn file(&self) -> &File {
         &self.file
@@ -75,7 +81,7 @@ impl Staged {
         let failed = |e| InstallError::Drive(DriveError::io(&place, e));
         let Staged { file, mut name } = self.sync()?;
         if dir.in_charge().map_err(failed)?.is_some() {
-            return Err(InstallError::Taken { path: place });
+            return Err(InstallError::Taken { path: place, unused: Staged { file, name } });
         }
         if remove_strays(&place).map_err(failed)? {
             // Else a crash could leave both the new file and the journal that does not belong to it.
@@ -84,7 +90,9 @@ impl Staged {
         // Closed before SQLite can have opened it under its new name.
         drop(file);
         match renameat2(AT_FDCWD, &name.0, AT_FDCWD, &place, RenameFlags::RENAME_NOREPLACE) {
-            Err(Errno::EEXIST) => return Err(InstallError::Taken { path: place }),
+            Err(Errno::EEXIST) => {
+                return Err(InstallError::Taken { path: place, unused: Staged::again(name)? });
+            }
             outcome => outcome.map_err(|errno| failed(errno.into()))?,
         }
         name.forget();
@@ -112,19 +120,20 @@ impl Staged {
         let file_name = place.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         check_place(dir, file_name, lock)?;
         let failed = |e| InstallError::Drive(DriveError::io(&place, e));
-        let Staged { file, mut name } = self.sync()?;
-        drop(file);
-        if !old.is_exclusive() {
-            return Err(InstallError::Busy(Why::NotLocked));
-        }
-        if place.parent() != Some(dir.dir()) || !old.is_current() {
-            return Err(InstallError::Busy(Why::Moved));
-        }
-        if leftovers(&place).iter().any(|path| fs::symlink_metadata(path).is_ok()) {
-            return Err(InstallError::Busy(Why::Journal));
-        }
-        if old.stamp().map_err(failed)? != *merged_up_to {
-            return Err(InstallError::Busy(Why::Changed));
+        let staged = self.sync()?;
+        let busy = if !old.is_exclusive() {
+            Some(Why::NotLocked)
+        } else if place.parent() != Some(dir.dir()) || !old.is_current() {
+            Some(Why::Moved)
+        } else if leftovers(&place).iter().any(|path| fs::symlink_metadata(path).is_ok()) {
+            Some(Why::Journal)
+        } else if old.stamp().map_err(failed)? != *merged_up_to {
+            Some(Why::Changed)
+        } else {
+            None
+        };
+        if let Some(why) = busy {
+            return Err(InstallError::Busy { why, unused: staged });
         }
         // The link is on disk before the name is given away, so that no crash takes the old file with it.
         let tmp = dir.device().join("tmp");
@@ -132,8 +141,10 @@ impl Staged {
         let mut link = TmpName(tmp.join(random_name(&start, 8) + REPLACED));
         fs::hard_link(&place, &link.0).and_then(|()| File::open(&tmp)?.sync_all()).map_err(failed)?;
         if sys::take_lease(old.file()).is_err() {
-            return Err(InstallError::Busy(Why::OpenElsewhere));
+            return Err(InstallError::Busy { why: Why::OpenElsewhere, unused: staged });
         }
+        let Staged { file, mut name } = staged;
+        drop(file);
         let renamed = fs::rename(&name.0, &place);
         let undisturbed = sys::lease_is_whole(old.file());
         // Fails only if the lease is gone, and then nobody waits for it.
@@ -348,9 +359,16 @@ pub enum InstallError {
     Taken {
         /// Where the new one was to be.
         path: PathBuf,
+        /// The new one.
+        unused: Staged,
     },
     /// The old one cannot be replaced without losing something: merge in place.
-    Busy(Why),
+    Busy {
+        /// What stands in the way.
+        why: Why,
+        /// The new one.
+        unused: Staged,
+    },
     /// The drive.
     Drive(DriveError),
 }
@@ -365,8 +383,8 @@ impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             InstallError::BadName { name } => write!(f, "not the name of a database of this hash: {name:?}"),
-            InstallError::Taken { path } => write!(f, "there is a database already: {}", path.display()),
-            InstallError::Busy(why) => write!(f, "the database cannot be replaced now: {why}"),
+            InstallError::Taken { path, .. } => write!(f, "there is a database already: {}", path.display()),
+            InstallError::Busy { why, .. } => write!(f, "the database cannot be replaced now: {why}"),
             InstallError::Drive(error) => error.fmt(f),
         }
     }

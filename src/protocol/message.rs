@@ -2,8 +2,8 @@
 
 use crate::drive::DeviceName;
 use crate::hash_path::{Hash, Partition};
-use crate::timestamp::Timestamp;
 use crate::replica::{ReplicaId, ReplicaInfo, Row, RowHash, RowId, ShardRange, SyncPoint};
+use crate::timestamp::Timestamp;
 
 /// Where a database belongs on the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]

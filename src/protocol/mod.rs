@@ -78,7 +78,7 @@ impl Message {
             Message::Ranges { .. } => "shard ranges",
             Message::Rows { .. } => "rows",
             Message::RowsDone { .. } => "rows done",
-            Message::Offer(_) => "an offer",
+            Message::Offer { .. } => "an offer",
             Message::Literal(_) => "a literal window",
             Message::Windows(_) => "window digests",
             Message::Want { .. } => "want",

@@ -8,8 +8,8 @@
 
 use super::Violation;
 use super::message::{Meet, Message, Shape};
-use crate::timestamp::Timestamp;
 use crate::replica::{Row, RowId, ShardRange, SyncPoint};
+use crate::timestamp::Timestamp;
 
 /// What the driver has to do next. After each it says whatever came of it; if that is `Refused`, it calls
 /// [`Receiver::refused`].
@@ -126,7 +126,9 @@ impl Receiver {
                 }
                 step(Expects::Work { ranges: vec![] }, Action::ExchangeRanges(so_far))
             }
-            (expects @ Expects::Work { .. }, Message::Rows { rows }) => step(expects, Action::MergeRows(rows)),
+            (expects @ Expects::Work { .. }, Message::Rows { rows }) => {
+                step(expects, Action::MergeRows(rows))
+            }
             (expects @ Expects::Work { .. }, Message::RowsDone { through, restart, points }) => {
                 step(expects, Action::FinishRows { through, restart, points })
             }

@@ -98,7 +98,7 @@ pub fn pack(rows: &[Row]) -> Vec<u8> {
     }
     rows.iter().for_each(|row| out.signed(row.deleted));
     rows.iter().for_each(|row| out.signed(row.storage_policy_index.0));
-    crate::delta::compress(&out.0)
+    crate::delta::compress_literals(&out.0)
 }
 
 /// The reverse of [`pack`].
@@ -107,7 +107,8 @@ pub fn pack(rows: &[Row]) -> Vec<u8> {
 /// [`BadRows`] for anything that `pack` would not have made: too many, too large, not ascending, times that cannot be
 /// read. A row is taken whole or not at all.
 pub fn unpack(packed: &[u8]) -> Result<Vec<Row>, BadRows> {
-    let bytes = crate::delta::decompress(packed, ROWS_BYTES_LIMIT).map_err(|_| BadRows("compression"))?;
+    let bytes =
+        crate::delta::decompress_up_to(packed, ROWS_BYTES_LIMIT).map_err(|_| BadRows("compression"))?;
     let mut from = Reader(&bytes);
     let count = from.number("count").map_err(|_| BadRows("count"))? as usize;
     if count > ROWS_LIMIT || count > from.0.len() {
@@ -264,7 +265,8 @@ mod tests {
 
     #[test]
     fn one_row_past_the_limit_is_refused() {
-        let rows = |count: i64| (1..=count).map(|id| row(id, "n", "1750000000.00001", "")).collect::<Vec<_>>();
+        let rows =
+            |count: i64| (1..=count).map(|id| row(id, "n", "1750000000.00001", "")).collect::<Vec<_>>();
         assert_eq!(unpack(&pack(&rows(ROWS_LIMIT as i64))).map(|rows| rows.len()), Ok(ROWS_LIMIT));
         assert_eq!(unpack(&pack(&rows(ROWS_LIMIT as i64 + 1))), Err(BadRows("count")));
     }
@@ -280,7 +282,7 @@ mod tests {
         #[test]
         fn any_bytes_are_rows_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = unpack(&bytes);
-            let _ = unpack(&crate::delta::compress(&bytes));
+            let _ = unpack(&crate::delta::compress_literals(&bytes));
         }
 
         #[test]

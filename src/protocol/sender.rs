@@ -198,7 +198,9 @@ impl Sender {
             _ => {}
         }
         match (std::mem::replace(&mut self.expects, Expects::Nothing), message) {
-            (Expects::Introduction, Message::Equal { id, max_row, point }) => Ok(self.equal(id, max_row, point)),
+            (Expects::Introduction, Message::Equal { id, max_row, point }) => {
+                Ok(self.equal(id, max_row, point))
+            }
             (Expects::Introduction, Message::Here { info, point }) => Ok(self.here(info, point)),
             (Expects::Introduction, Message::Missing) => {
                 self.expects = Expects::Accept { missing: true };
@@ -255,7 +257,9 @@ impl Sender {
                 let remember = Action::Remember { id: settled.id, point: None, restart: true };
                 Ok(self.finish(outcome, vec![remember]))
             }
-            (expects, message) => Err(Violation::OutOfTurn { expected: expects.name(), heard: message.name() }),
+            (expects, message) => {
+                Err(Violation::OutOfTurn { expected: expects.name(), heard: message.name() })
+            }
         }
     }
 

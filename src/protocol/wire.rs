@@ -14,8 +14,8 @@ use super::rows;
 use crate::drive::DeviceName;
 use crate::hash_path::{Hash, Partition};
 use crate::replica::{
-    DbState, Metadata, MetadataItem, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, ShardRange, SyncPoint,
-    TEXT_LIMIT,
+    DbState, Metadata, MetadataItem, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, ShardRange,
+    SyncPoint, TEXT_LIMIT,
 };
 use crate::timestamp::{Stamp, Timestamp};
 
@@ -95,13 +95,24 @@ impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WireError::OtherProtocol(first) => {
-                write!(f, "speaks another protocol (began with {:?}): is that an agent's port?", String::from_utf8_lossy(first))
+                write!(
+                    f,
+                    "speaks another protocol (began with {:?}): is that an agent's port?",
+                    String::from_utf8_lossy(first)
+                )
             }
             WireError::OtherVersion(version) => {
-                write!(f, "speaks version {version} of the protocol, this agent version {VERSION}: upgrade the older")
+                write!(
+                    f,
+                    "speaks version {version} of the protocol, this agent version {VERSION}: upgrade the older"
+                )
             }
-            WireError::OtherSecurity(kind) => write!(f, "asks for security {kind}, which this agent does not have"),
-            WireError::FrameLength(bytes) => write!(f, "sent a frame of {bytes} bytes (1 to {FRAME_LIMIT} are allowed)"),
+            WireError::OtherSecurity(kind) => {
+                write!(f, "asks for security {kind}, which this agent does not have")
+            }
+            WireError::FrameLength(bytes) => {
+                write!(f, "sent a frame of {bytes} bytes (1 to {FRAME_LIMIT} are allowed)")
+            }
             WireError::UnknownMessage(tag) => write!(f, "sent a message of unknown kind {tag}"),
             WireError::Field(what) => write!(f, "sent a bad {what}"),
             WireError::TrailingBytes(bytes) => write!(f, "sent {bytes} bytes too many in a message"),
@@ -271,7 +282,7 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
     let mut from = Reader(frame);
     let message = match from.byte("kind")? {
         tag::MEET => {
-            let device = DeviceName::parse(&from.text("device")?).map_err(|_| WireError::Field("device name"))?;
+            let device = DeviceName::new(from.text("device")?).ok_or(WireError::Field("device name"))?;
             let partition = Partition(from.u32("partition")?);
             let hash = Hash(from.array("hash")?);
             let info = from.info()?;
@@ -287,7 +298,9 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             ranges: from.list("shard ranges", RANGE_LEAST_BYTES, Reader::range)?,
             more: from.flag("more")?,
         },
-        tag::ROWS => Message::Rows { rows: rows::unpack(from.rest()).map_err(|_| WireError::Field("batch of rows"))? },
+        tag::ROWS => {
+            Message::Rows { rows: rows::unpack(from.rest()).map_err(|_| WireError::Field("batch of rows"))? }
+        }
         tag::ROWS_DONE => Message::RowsDone {
             through: from.row_id("last row")?,
             restart: from.flag("restart")?,
@@ -302,7 +315,9 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             },
         },
         tag::LITERAL => Message::Literal(from.rest().to_vec()),
-        tag::WINDOWS => Message::Windows(from.list("window digests", 16, |from| from.array("window digest"))?),
+        tag::WINDOWS => {
+            Message::Windows(from.list("window digests", 16, |from| from.array("window digest"))?)
+        }
         tag::WANT => Message::Want { window: from.u32("window")?, pages: from.rest().to_vec() },
         tag::PATCH => Message::Patch {
             window: from.u32("window")?,
