@@ -23,7 +23,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
 
 use super::schema::Schema;
-use crate::drive::{OpenGuard, live};
+use crate::drive::{live, OpenGuard};
 use crate::replica::RowHash;
 
 /// What kept a broker from its work, split by what the caller does about it.
@@ -126,12 +126,8 @@ impl Fault {
         let cause = error.to_string();
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BrokerError::Busy { path },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                BrokerError::Damaged { path, cause }
-            }
-            Some(ErrorCode::Unknown) if cause.contains("no such table") => {
-                BrokerError::Damaged { path, cause }
-            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => BrokerError::Damaged { path, cause },
+            Some(ErrorCode::Unknown) if cause.contains("no such table") => BrokerError::Damaged { path, cause },
             Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation | ErrorCode::Unknown) | None => {
                 BrokerError::BadData { path, cause }
             }
@@ -164,14 +160,8 @@ impl Db {
         let guard = live::opening(path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = connect(path, flags, busy).map_err(|fault| fault.at(path))?;
-        let mut db = Db {
-            conn,
-            _guard: guard,
-            path: path.to_owned(),
-            inode,
-            schema: Schema::default(),
-            schema_version: -1,
-        };
+        let mut db =
+            Db { conn, _guard: guard, path: path.to_owned(), inode, schema: Schema::default(), schema_version: -1 };
         db.read(|_, _| Ok(()))?;
         let mode: String =
             db.conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(|e| db.fault(e.into()))?;

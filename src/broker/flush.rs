@@ -13,8 +13,8 @@ use std::time::Duration;
 use log::warn;
 
 use super::pending;
-use super::{Broker, BrokerError};
 use crate::drive::{DriveError, HashDir};
+use super::{Broker, BrokerError};
 use crate::replica::Row;
 
 impl Broker {
@@ -53,11 +53,8 @@ impl Broker {
         if pending_bytes(&path)? > PENDING_LIMIT_BYTES {
             return self.take_in(&home, vec![row]);
         }
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .map_err(|e| BrokerError::io(&path, &e))?;
+        let mut file =
+            OpenOptions::new().append(true).create(true).open(&path).map_err(|e| BrokerError::io(&path, &e))?;
         file.write_all(&pending::encode_entry(&row)).map_err(|e| BrokerError::io(&path, &e))
     }
 
@@ -75,8 +72,7 @@ impl Broker {
         loop {
             let more = read_more(&mut file, &mut unread).map_err(|e| BrokerError::io(&path, &e))?;
             // All but the last record, which may go on in what is still to be read.
-            let whole =
-                if more { unread.iter().rposition(|&byte| byte == b':').unwrap_or(0) } else { unread.len() };
+            let whole = if more { unread.iter().rposition(|&byte| byte == b':').unwrap_or(0) } else { unread.len() };
             for entry in pending::split(&unread[..whole]) {
                 match pending::decode_entry(entry) {
                     Ok(row) => rows.push(row),

@@ -181,9 +181,7 @@ impl Broker {
             let stat = Stat::read(conn, schema)?;
             if (stat.account.as_str(), stat.container.as_str()) != (account, container) {
                 let found = format!("{}/{}", stat.account, stat.container);
-                return Err(Fault::BadData(format!(
-                    "it is the database of {found}, not of {account}/{container}"
-                )));
+                return Err(Fault::BadData(format!("it is the database of {found}, not of {account}/{container}")));
             }
             let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict)) }
@@ -207,8 +205,7 @@ impl Broker {
             let db_state = place.state(&ranges);
             let sharding_initiated = ranges.sharding_initiated();
             Ok(ReplicaInfo {
-                id: ReplicaId::new(stat.id)
-                    .ok_or_else(|| Fault::BadData("its id could be none".to_owned()))?,
+                id: ReplicaId::new(stat.id).ok_or_else(|| Fault::BadData("its id could be none".to_owned()))?,
                 account: stat.account,
                 container: stat.container,
                 created_at: stat.created_at,
@@ -218,9 +215,8 @@ impl Broker {
                 storage_policy_index: stat.storage_policy_index,
                 count,
                 bytes_used,
-                hash: RowHash::parse(&stat.hash).ok_or_else(|| {
-                    Fault::BadData(format!("its hash is not 32 hex digits: {:?}", stat.hash))
-                })?,
+                hash: RowHash::parse(&stat.hash)
+                    .ok_or_else(|| Fault::BadData(format!("its hash is not 32 hex digits: {:?}", stat.hash)))?,
                 max_row: rows::sequence(conn, "object")?,
                 shard_max_row: rows::sequence(conn, "shard_range")?,
                 metadata: metadata(conn, schema)?,
@@ -301,11 +297,7 @@ impl Broker {
     ///
     /// # Errors
     /// Any [`BrokerError`] but `Exists`.
-    pub fn merge_sync_points(
-        &mut self,
-        points: &[SyncPoint],
-        direction: Direction,
-    ) -> Result<(), BrokerError> {
+    pub fn merge_sync_points(&mut self, points: &[SyncPoint], direction: Direction) -> Result<(), BrokerError> {
         if points.is_empty() {
             return Ok(());
         }
@@ -337,9 +329,7 @@ impl Broker {
     /// # Errors
     /// Any [`BrokerError`] but `Exists`.
     pub fn merge_metadata(&mut self, theirs: &Metadata) -> Result<(), BrokerError> {
-        let news = self
-            .db
-            .read(|conn, schema| Ok(merge::merge_metadata(&metadata(conn, schema)?, theirs).is_some()))?;
+        let news = self.db.read(|conn, schema| Ok(merge::merge_metadata(&metadata(conn, schema)?, theirs).is_some()))?;
         if !news {
             return Ok(());
         }
@@ -395,8 +385,7 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn new_id(&mut self, sender: &ReplicaId, new: &ReplicaId) -> Result<(), BrokerError> {
         self.db.write(|conn, _| {
-            let last =
-                conn.query_row("SELECT MAX(ROWID) FROM object", [], |row| row.get::<_, Option<i64>>(0))?;
+            let last = conn.query_row("SELECT MAX(ROWID) FROM object", [], |row| row.get::<_, Option<i64>>(0))?;
             replace_sync_point(conn, "incoming_sync", sender, last.map_or(RowId::NONE, RowId))?;
             conn.execute(
                 "UPDATE container_stat SET id = ?, reported_put_timestamp = 0, reported_delete_timestamp = 0,
@@ -521,9 +510,7 @@ fn the_row<T>(
 }
 
 fn stored_counts(conn: &Connection) -> Result<(i64, i64), Fault> {
-    the_row(conn, "SELECT object_count, bytes_used FROM container_stat", |row| {
-        Ok((number(row, 0)?, number(row, 1)?))
-    })
+    the_row(conn, "SELECT object_count, bytes_used FROM container_stat", |row| Ok((number(row, 0)?, number(row, 1)?)))
 }
 
 /// `account/container`, which is also the name of the container's own shard range.
@@ -583,5 +570,7 @@ pub fn fresh_id(device: &str) -> ReplicaId {
     random[8] = random[8] & 0x3f | 0x80;
     let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let uuid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-    ReplicaId::new(format!("{uuid}-{device}")).or_else(|| ReplicaId::new(uuid)).expect("a UUID is a sound id")
+    ReplicaId::new(format!("{uuid}-{device}"))
+        .or_else(|| ReplicaId::new(uuid))
+        .expect("a UUID is a sound id")
 }
