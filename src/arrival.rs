@@ -17,7 +17,7 @@ use crate::drive::{
     Drive, DriveError, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, replaced_files,
 };
 use crate::hash_path::PartShift;
-use crate::replica::{Direction, ReplicaId, RowId, SyncPoint};
+use crate::replica::{Direction, ReplicaId, RowId};
 use crate::timestamp::Timestamp;
 
 /// What an arrival needs to know.
@@ -178,12 +178,8 @@ impl Arrival<'_> {
     /// A file with a history of its own is a database of its own: it gets a new id, knows how far it has come with the
     /// sender's rows, and has the account told of it again.
     fn make_ours(&self, arrived: &mut Broker) -> Result<(), BrokerError> {
-        arrived.new_id(self.sender, &fresh_id(self.device))?;
-        arrived.set_sync_point(&self.point(), Direction::Incoming)
-    }
-
-    fn point(&self) -> SyncPoint {
-        SyncPoint { remote_id: self.sender.clone(), point: self.max_row }
+        arrived.new_id(self.sender, fresh_id(self.device))?;
+        arrived.set_sync_point(self.sender, self.max_row, Direction::Incoming)
     }
 
     /// Lets go of the replaced file, or takes its late rows if somebody got into it after all.
@@ -207,7 +203,7 @@ impl Arrival<'_> {
         let mut ours = Broker::open(self.dir)?;
         copy_rows(&mut arrived, &mut ours, RowId::NONE, tick)?;
         ours.merge_sync_points(&arrived.sync_points(Direction::Incoming)?, Direction::Incoming)?;
-        ours.set_sync_point(&self.point(), Direction::Incoming)?;
+        ours.set_sync_point(self.sender, self.max_row, Direction::Incoming)?;
         self.dir.sync().map_err(io_in(self.dir.dir()))?;
         Ok(())
     }

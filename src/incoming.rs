@@ -236,7 +236,7 @@ impl<'a> Visit<'a> {
         });
         let (mut broker, mut info) = match opened {
             Ok(opened) => opened,
-            Err(BrokerError::Missing { .. }) => return Ok(Message::Missing),
+            Err(BrokerError::Missing) => return Ok(Message::Missing),
             Err(error) if error.is_damage() && !looking => {
                 quarantine(&self.dir, &error);
                 return Ok(Message::Missing);
@@ -349,8 +349,7 @@ impl<'a> Visit<'a> {
         let sender = self.meet.info.id.clone();
         let info = self.with_broker(|broker| {
             if restart {
-                broker
-                    .set_sync_point(&SyncPoint { remote_id: sender, point: through }, Direction::Incoming)?;
+                broker.set_sync_point(&sender, through, Direction::Incoming)?;
             } else if through > RowId::NONE {
                 let point = SyncPoint { remote_id: sender, point: through };
                 broker.merge_sync_points(&[point], Direction::Incoming)?;

@@ -171,10 +171,7 @@ impl Subject<'_> {
                             let point =
                                 point.or(shipping.as_ref().map(|file| file.max_row)).unwrap_or(RowId::NONE);
                             if restart {
-                                self.broker.set_sync_point(
-                                    &SyncPoint { remote_id: id, point },
-                                    Direction::Outgoing,
-                                )?;
+                                self.broker.set_sync_point(&id, point, Direction::Outgoing)?;
                             } else {
                                 let point = SyncPoint { remote_id: id, point };
                                 self.broker.merge_sync_points(&[point], Direction::Outgoing)?;
@@ -275,10 +272,8 @@ impl Subject<'_> {
         let share = peer
             .while_working(|| node.calling.take(FILE_SHARE_BYTES, deadline, &node.stop))?
             .ok_or(ExchangeError::NoMemory)?;
-        let path = dir
-            .in_charge()
-            .map_err(|error| DriveError::io(dir.dir(), error))?
-            .ok_or_else(|| BrokerError::Missing { path: dir.dir().to_owned() })?;
+        let path =
+            dir.in_charge().map_err(|error| DriveError::io(dir.dir(), error))?.ok_or(BrokerError::Missing)?;
         let broker = &mut self.broker;
         let snapshot = peer.while_working(|| -> Result<Snapshot, ExchangeError> {
             for _ in 0..HOT_JOURNAL_TRIES {

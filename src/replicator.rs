@@ -107,7 +107,7 @@ impl<'a> Replicator<'a> {
         let (broker, info) = match opened {
             Ok(opened) => opened,
             // It was there when the scan came by; somebody removed it. That is no failure.
-            Err(BrokerError::Missing { .. }) => return,
+            Err(BrokerError::Missing) => return,
             Err(error) => return self.cannot_read(found, &error, tally),
         };
         if self.node.config.salt.hash(&info.account, Some(&info.container), None) != found.dir.hash() {
@@ -437,10 +437,7 @@ impl<'a> Replicator<'a> {
         if now.max_row != info.max_row || !now.agrees_with(info) {
             return Ok(Some((broker, now)));
         }
-        let path = found
-            .dir
-            .in_charge()?
-            .ok_or_else(|| BrokerError::Missing { path: found.dir.dir().to_owned() })?;
+        let path = found.dir.in_charge()?.ok_or(BrokerError::Missing)?;
         let before = LiveFile::open_read(&path)?.stamp()?;
         let lock = found.dir.lock(LOCK_TIMEOUT)?;
         // Who adds a row now has to hold one of these two locks: the directory's for the pending file, SQLite's for

@@ -23,17 +23,14 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
 
 use super::schema::Schema;
-use crate::drive::{live, OpenGuard};
+use crate::drive::{DriveError, OpenGuard, opening};
 use crate::replica::RowHash;
 
 /// What kept a broker from its work, split by what the caller does about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerError {
     /// There is no database: the replica is missing here.
-    Missing {
-        /// The file, or the directory that holds none.
-        path: PathBuf,
-    },
+    Missing,
     /// It is no container database, or a broken one: quarantine it.
     Damaged {
         /// The file.
@@ -70,7 +67,7 @@ pub enum BrokerError {
 impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BrokerError::Missing { path } => write!(f, "{}: no database", path.display()),
+            BrokerError::Missing => f.write_str("there is no database"),
             BrokerError::Damaged { path, cause } => write!(f, "{}: damaged: {cause}", path.display()),
             BrokerError::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
             BrokerError::Busy { path } => write!(f, "{}: locked by others for too long", path.display()),
@@ -83,7 +80,7 @@ impl fmt::Display for BrokerError {
 impl std::error::Error for BrokerError {}
 
 impl BrokerError {
-    /// The file is broken and belongs into quarantine.
+    /// Is it the database itself that is at fault, so that it has to be quarantined?
     pub fn is_damage(&self) -> bool {
         matches!(self, BrokerError::Damaged { .. })
     }
@@ -92,9 +89,26 @@ impl BrokerError {
     pub(super) fn io(path: &Path, error: &std::io::Error) -> BrokerError {
         let path = path.to_owned();
         match error.kind() {
-            ErrorKind::NotFound => BrokerError::Missing { path },
+            ErrorKind::NotFound => BrokerError::Missing,
             ErrorKind::AlreadyExists => BrokerError::Exists { path },
             _ => BrokerError::Io { path, cause: error.to_string() },
+        }
+    }
+}
+
+impl From<DriveError> for BrokerError {
+    fn from(error: DriveError) -> BrokerError {
+        let cause = error.to_string();
+        match error {
+            DriveError::Busy { path }
+            | DriveError::HotJournal { path }
+            | DriveError::Moved { path }
+            | DriveError::TooLong { path, .. } => BrokerError::Busy { path },
+            DriveError::NotADatabase { path } => BrokerError::Damaged { path, cause },
+            DriveError::NotMounted { path }
+            | DriveError::NotADirectory { path }
+            | DriveError::Full { path }
+            | DriveError::Io { path, .. } => BrokerError::Io { path, cause },
         }
     }
 }
@@ -126,14 +140,27 @@ impl Fault {
         let cause = error.to_string();
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BrokerError::Busy { path },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => BrokerError::Damaged { path, cause },
-            Some(ErrorCode::Unknown) if cause.contains("no such table") => BrokerError::Damaged { path, cause },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                BrokerError::Damaged { path, cause }
+            }
+            Some(ErrorCode::Unknown) if cause.contains("no such table") => {
+                BrokerError::Damaged { path, cause }
+            }
             Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation | ErrorCode::Unknown) | None => {
                 BrokerError::BadData { path, cause }
             }
             Some(_) => BrokerError::Io { path, cause },
         }
     }
+}
+
+/// Who knows of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A container's database in its place.
+    Shared,
+    /// A file of our own.
+    Private,
 }
 
 /// One open file.
@@ -143,6 +170,7 @@ pub(super) struct Db {
     _guard: OpenGuard,
     path: PathBuf,
     inode: (u64, u64),
+    usage: Use,
     schema: Schema,
     schema_version: i64,
 }
@@ -155,13 +183,13 @@ impl fmt::Debug for Db {
 
 impl Db {
     /// Opens a file that is there. Waits up to `busy` for other connections' locks, now and in every transaction.
-    pub(super) fn open(path: &Path, busy: Duration) -> Result<Db, BrokerError> {
+    pub(super) fn open(path: &Path, busy: Duration, usage: Use) -> Result<Db, BrokerError> {
         let inode = inode(path)?;
-        let guard = live::opening(path);
+        let guard = opening(path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = connect(path, flags, busy).map_err(|fault| fault.at(path))?;
-        let mut db =
-            Db { conn, _guard: guard, path: path.to_owned(), inode, schema: Schema::default(), schema_version: -1 };
+        let (path, schema) = (path.to_owned(), Schema::default());
+        let mut db = Db { conn, _guard: guard, path, inode, usage, schema, schema_version: -1 };
         db.read(|_, _| Ok(()))?;
         let mode: String =
             db.conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(|e| db.fault(e.into()))?;
@@ -180,11 +208,19 @@ impl Db {
     }
 
     /// One change: all of it, or none.
+    ///
+    /// Others may rename another file over this one while we have it open, and what we write then goes with the old. They
+    /// take their last look under SQLite's lock, so a change is theirs to keep if the name still stands after it; if not,
+    /// it does not count.
     pub(super) fn write<T>(
         &mut self,
         change: impl FnOnce(&Connection, &mut Schema) -> Result<T, Fault>,
     ) -> Result<T, BrokerError> {
-        self.transaction(TransactionBehavior::Immediate, change)
+        let done = self.transaction(TransactionBehavior::Immediate, change)?;
+        if self.usage == Use::Shared && inode(&self.path)? != self.inode {
+            return Err(BrokerError::Busy { path: self.path.clone() });
+        }
+        Ok(done)
     }
 
     fn transaction<T>(

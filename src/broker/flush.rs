@@ -8,13 +8,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use log::warn;
 
 use super::pending;
-use crate::drive::{DriveError, HashDir};
 use super::{Broker, BrokerError};
+use crate::drive::HashDir;
 use crate::replica::Row;
 
 impl Broker {
@@ -31,7 +30,7 @@ impl Broker {
         if pending_bytes(&path)? == 0 {
             return Ok(());
         }
-        let _lock = lock(&home, self.patience.directory)?;
+        let _lock = home.lock(self.patience.directory)?;
         self.take_in(&home, Vec::new())
     }
 
@@ -45,7 +44,7 @@ impl Broker {
             let cause = "a private file has no pending file".to_owned();
             return Err(BrokerError::BadData { path: self.path().to_owned(), cause });
         };
-        let _lock = lock(&home, self.patience.directory)?;
+        let _lock = home.lock_if_there(self.patience.directory)?.ok_or(BrokerError::Missing)?;
         if !self.db.is_current() {
             self.reopen()?;
         }
@@ -53,8 +52,11 @@ impl Broker {
         if pending_bytes(&path)? > PENDING_LIMIT_BYTES {
             return self.take_in(&home, vec![row]);
         }
-        let mut file =
-            OpenOptions::new().append(true).create(true).open(&path).map_err(|e| BrokerError::io(&path, &e))?;
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(|e| BrokerError::io(&path, &e))?;
         file.write_all(&pending::encode_entry(&row)).map_err(|e| BrokerError::io(&path, &e))
     }
 
@@ -72,7 +74,8 @@ impl Broker {
         loop {
             let more = read_more(&mut file, &mut unread).map_err(|e| BrokerError::io(&path, &e))?;
             // All but the last record, which may go on in what is still to be read.
-            let whole = if more { unread.iter().rposition(|&byte| byte == b':').unwrap_or(0) } else { unread.len() };
+            let whole =
+                if more { unread.iter().rposition(|&byte| byte == b':').unwrap_or(0) } else { unread.len() };
             for entry in pending::split(&unread[..whole]) {
                 match pending::decode_entry(entry) {
                     Ok(row) => rows.push(row),
@@ -105,15 +108,6 @@ fn pending_bytes(path: &Path) -> Result<u64, BrokerError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
         Err(error) => Err(BrokerError::io(path, &error)),
     }
-}
-
-/// The directory's lock, which all of Swift's daemons take.
-pub(super) fn lock(home: &HashDir, patience: Duration) -> Result<crate::drive::DirLock, BrokerError> {
-    home.lock(patience).map_err(|error| match error {
-        DriveError::Busy { .. } => BrokerError::Busy { path: home.dir().join(".lock") },
-        DriveError::Io { error, .. } => BrokerError::io(home.dir(), &error),
-        error => BrokerError::Io { path: home.dir().to_owned(), cause: error.to_string() },
-    })
 }
 
 /// A longer pending file is taken in by who would append to it (`swift/common/db.py: PENDING_CAP`).

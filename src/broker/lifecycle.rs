@@ -116,8 +116,11 @@ impl Broker {
             let mut cleared = mine.clone();
             cleared.0.retain(|item| !KEPT_WHEN_DELETED.contains(&item.key.to_lowercase().as_str()));
             for item in &mut cleared.0 {
-                *item =
-                    MetadataItem { key: std::mem::take(&mut item.key), value: String::new(), stamp: stamp.clone() };
+                *item = MetadataItem {
+                    key: std::mem::take(&mut item.key),
+                    value: String::new(),
+                    stamp: stamp.clone(),
+                };
             }
             if let Some(merged) = merge::merge_metadata(&mine, &cleared) {
                 store_metadata(conn, schema, &merged)?;
@@ -193,14 +196,16 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn reclaim(&mut self, age_secs: f64, sync_age_secs: f64) -> Result<Reclaimed, BrokerError> {
         self.flush_pending()?;
-        let mut reclaimed = Reclaimed { tombstones: self.reclaim_tombstones(age_secs)?, ..Reclaimed::default() };
+        let mut reclaimed =
+            Reclaimed { tombstones: self.reclaim_tombstones(age_secs)?, ..Reclaimed::default() };
         let sync_age = sqlite_text(sync_age_secs);
         let age = time_of(age_secs);
         let anything = self.db.read(|conn, schema| {
             let path = container_path(conn)?;
             let old = |table: &str, condition: &str, values: &[&str]| {
                 let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})");
-                conn.prepare_cached(&sql)?.query_row(rusqlite::params_from_iter(values), |row| row.get::<_, bool>(0))
+                conn.prepare_cached(&sql)?
+                    .query_row(rusqlite::params_from_iter(values), |row| row.get::<_, bool>(0))
             };
             Ok(merge::reclaim_metadata(&metadata(conn, schema)?, age).is_some()
                 || (schema.updated_at && old("outgoing_sync", OLD_POINT, &[&sync_age])?)
@@ -241,7 +246,8 @@ impl Broker {
                 let to = if schema.name_index { batch_end(conn, &from)? } else { None };
                 let (condition, values) = tombstones(&from, to.as_ref(), &age);
                 let sql = format!("SELECT EXISTS (SELECT 1 FROM object WHERE {condition})");
-                let anything = conn.prepare_cached(&sql)?.query_row(&values[..], |row| row.get::<_, bool>(0))?;
+                let anything =
+                    conn.prepare_cached(&sql)?.query_row(&values[..], |row| row.get::<_, bool>(0))?;
                 Ok((to, anything))
             })?;
             if anything {
@@ -423,8 +429,11 @@ fn sqlite_text(seconds: f64) -> String {
 }
 
 /// Keys that tell of sharding stay when a container is deleted (`delete_meta_whitelist`).
-const KEPT_WHEN_DELETED: [&str; 3] =
-    ["x-container-sysmeta-shard-quoted-root", "x-container-sysmeta-shard-root", "x-container-sysmeta-sharding"];
+const KEPT_WHEN_DELETED: [&str; 3] = [
+    "x-container-sysmeta-shard-quoted-root",
+    "x-container-sysmeta-shard-root",
+    "x-container-sysmeta-sharding",
+];
 
 const OLD_POINT: &str = "updated_at < ?1";
 const OLD_RANGE: &str = "deleted = 1 AND timestamp < ?1 AND name != ?2";

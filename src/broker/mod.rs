@@ -9,11 +9,14 @@
 //! what becomes of a difference; the files below bring it about.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
+use crate::drive::live::journal_path;
+use crate::drive::{DbFileName, HashDir};
 use crate::merge;
 use crate::replica::{
     DbState, Direction, Metadata, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, SyncPoint,
@@ -28,12 +31,10 @@ mod rows;
 mod schema;
 mod shard_ranges;
 
-use crate::drive::HashDir;
-
 pub use db::BrokerError;
 pub use lifecycle::{AccountReport, Reclaimed};
 
-use db::{Db, Fault, number, text};
+use db::{Db, Fault, Use, number, text};
 use schema::Schema;
 use shard_ranges::RangeSummary;
 
@@ -78,9 +79,9 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn open_patiently(home: &HashDir, patience: Patience) -> Result<Broker, BrokerError> {
         let mut files = home.db_files().map_err(|e| BrokerError::io(home.dir(), &e))?;
-        let in_charge = files.pop().ok_or_else(|| BrokerError::Missing { path: home.dir().to_owned() })?;
-        let db = Db::open(&in_charge, patience.database)?;
-        let retiring = files.pop().map(|path| Db::open(&path, patience.database)).transpose()?;
+        let in_charge = files.pop().ok_or(BrokerError::Missing)?;
+        let db = Db::open(&in_charge, patience.database, Use::Shared)?;
+        let retiring = files.pop().map(|path| Db::open(&path, patience.database, Use::Shared)).transpose()?;
         Ok(Broker { home: Some(home.clone()), db, retiring, patience })
     }
 
@@ -90,7 +91,12 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn open_file(path: &Path) -> Result<Broker, BrokerError> {
         let patience = Patience::default();
-        Ok(Broker { home: None, db: Db::open(path, patience.database)?, retiring: None, patience })
+        Ok(Broker {
+            home: None,
+            db: Db::open(path, patience.database, Use::Private)?,
+            retiring: None,
+            patience,
+        })
     }
 
     /// Creates a container that is not there yet, whole or not at all (`swift/common/db.py: initialize`).
@@ -108,7 +114,7 @@ impl Broker {
     ) -> Result<Broker, BrokerError> {
         let dir = home.dir();
         let failed = |error: &std::io::Error| BrokerError::io(dir, error);
-        fs::create_dir_all(dir).map_err(|e| failed(&e))?;
+        home.create().map_err(|e| failed(&e))?;
         let staged = tempfile::Builder::new()
             .prefix("tmp")
             .rand_bytes(8)
@@ -143,12 +149,16 @@ impl Broker {
         File::open(&staged).and_then(|file| file.sync_all()).map_err(|e| failed(&e))?;
         let path = dir.join(format!("{}.db", home.hash()));
         {
-            let _lock = flush::lock(home, Patience::default().directory)?;
+            let _lock = home.lock(Patience::default().directory)?;
             if !home.db_files().map_err(|e| failed(&e))?.is_empty() {
                 return Err(BrokerError::Exists { path });
             }
-            staged.persist_noclobber(&path).map_err(|e| BrokerError::io(&path, &e.error))?;
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failed(&e))?;
+            // What a database that is gone left behind would be rolled back into this one.
+            match fs::remove_file(journal_path(&path)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&error)),
+                _ => staged.persist_noclobber(&path).map_err(|e| BrokerError::io(&path, &e.error))?,
+            }
+            home.sync().map_err(|e| failed(&e))?;
         }
         Broker::open(home)
     }
@@ -181,7 +191,9 @@ impl Broker {
             let stat = Stat::read(conn, schema)?;
             if (stat.account.as_str(), stat.container.as_str()) != (account, container) {
                 let found = format!("{}/{}", stat.account, stat.container);
-                return Err(Fault::BadData(format!("it is the database of {found}, not of {account}/{container}")));
+                return Err(Fault::BadData(format!(
+                    "it is the database of {found}, not of {account}/{container}"
+                )));
             }
             let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict)) }
@@ -205,7 +217,8 @@ impl Broker {
             let db_state = place.state(&ranges);
             let sharding_initiated = ranges.sharding_initiated();
             Ok(ReplicaInfo {
-                id: ReplicaId::new(stat.id).ok_or_else(|| Fault::BadData("its id could be none".to_owned()))?,
+                id: ReplicaId::new(stat.id)
+                    .ok_or_else(|| Fault::BadData("its id could be none".to_owned()))?,
                 account: stat.account,
                 container: stat.container,
                 created_at: stat.created_at,
@@ -215,8 +228,9 @@ impl Broker {
                 storage_policy_index: stat.storage_policy_index,
                 count,
                 bytes_used,
-                hash: RowHash::parse(&stat.hash)
-                    .ok_or_else(|| Fault::BadData(format!("its hash is not 32 hex digits: {:?}", stat.hash)))?,
+                hash: RowHash::parse(&stat.hash).ok_or_else(|| {
+                    Fault::BadData(format!("its hash is not 32 hex digits: {:?}", stat.hash))
+                })?,
                 max_row: rows::sequence(conn, "object")?,
                 shard_max_row: rows::sequence(conn, "shard_range")?,
                 metadata: metadata(conn, schema)?,
@@ -297,7 +311,11 @@ impl Broker {
     ///
     /// # Errors
     /// Any [`BrokerError`] but `Exists`.
-    pub fn merge_sync_points(&mut self, points: &[SyncPoint], direction: Direction) -> Result<(), BrokerError> {
+    pub fn merge_sync_points(
+        &mut self,
+        points: &[SyncPoint],
+        direction: Direction,
+    ) -> Result<(), BrokerError> {
         if points.is_empty() {
             return Ok(());
         }
@@ -312,8 +330,13 @@ impl Broker {
     ///
     /// # Errors
     /// Any [`BrokerError`] but `Exists`.
-    pub fn set_sync_point(&mut self, point: &SyncPoint, direction: Direction) -> Result<(), BrokerError> {
-        self.db.write(|conn, _| replace_sync_point(conn, table(direction), &point.remote_id, point.point))
+    pub fn set_sync_point(
+        &mut self,
+        peer: &ReplicaId,
+        point: RowId,
+        direction: Direction,
+    ) -> Result<(), BrokerError> {
+        self.db.write(|conn, _| replace_sync_point(conn, table(direction), peer, point))
     }
 
     /// The container's metadata, deleted keys included.
@@ -329,7 +352,9 @@ impl Broker {
     /// # Errors
     /// Any [`BrokerError`] but `Exists`.
     pub fn merge_metadata(&mut self, theirs: &Metadata) -> Result<(), BrokerError> {
-        let news = self.db.read(|conn, schema| Ok(merge::merge_metadata(&metadata(conn, schema)?, theirs).is_some()))?;
+        let news = self
+            .db
+            .read(|conn, schema| Ok(merge::merge_metadata(&metadata(conn, schema)?, theirs).is_some()))?;
         if !news {
             return Ok(());
         }
@@ -383,9 +408,10 @@ impl Broker {
     ///
     /// # Errors
     /// Any [`BrokerError`] but `Exists`.
-    pub fn new_id(&mut self, sender: &ReplicaId, new: &ReplicaId) -> Result<(), BrokerError> {
+    pub fn new_id(&mut self, sender: &ReplicaId, new: ReplicaId) -> Result<(), BrokerError> {
         self.db.write(|conn, _| {
-            let last = conn.query_row("SELECT MAX(ROWID) FROM object", [], |row| row.get::<_, Option<i64>>(0))?;
+            let last =
+                conn.query_row("SELECT MAX(ROWID) FROM object", [], |row| row.get::<_, Option<i64>>(0))?;
             replace_sync_point(conn, "incoming_sync", sender, last.map_or(RowId::NONE, RowId))?;
             conn.execute(
                 "UPDATE container_stat SET id = ?, reported_put_timestamp = 0, reported_delete_timestamp = 0,
@@ -409,8 +435,8 @@ impl Broker {
 
     fn place(&self) -> Place {
         let name = self.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let stem = name.strip_suffix(".db").unwrap_or_default();
-        Place { sharding: self.retiring.is_some(), epoch: stem.split('_').nth(1).map(str::to_owned) }
+        let epoch = self.home.as_ref().and_then(|_| DbFileName::parse(name).epoch);
+        Place { sharding: self.retiring.is_some(), epoch: epoch.map(str::to_owned) }
     }
 
     /// Objects and bytes of the retiring file, which count while there is one.
@@ -510,7 +536,9 @@ fn the_row<T>(
 }
 
 fn stored_counts(conn: &Connection) -> Result<(i64, i64), Fault> {
-    the_row(conn, "SELECT object_count, bytes_used FROM container_stat", |row| Ok((number(row, 0)?, number(row, 1)?)))
+    the_row(conn, "SELECT object_count, bytes_used FROM container_stat", |row| {
+        Ok((number(row, 0)?, number(row, 1)?))
+    })
 }
 
 /// `account/container`, which is also the name of the container's own shard range.
@@ -570,7 +598,5 @@ pub fn fresh_id(device: &str) -> ReplicaId {
     random[8] = random[8] & 0x3f | 0x80;
     let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let uuid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-    ReplicaId::new(format!("{uuid}-{device}"))
-        .or_else(|| ReplicaId::new(uuid))
-        .expect("a UUID is a sound id")
+    ReplicaId::new(format!("{uuid}-{device}")).or_else(|| ReplicaId::new(uuid)).expect("a UUID is a sound id")
 }

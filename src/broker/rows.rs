@@ -24,10 +24,8 @@ impl Broker {
     pub fn rows_after(&mut self, after: RowId, limit: usize) -> Result<Vec<Row>, BrokerError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.db.read(|conn, schema| {
-            let sql = format!(
-                "SELECT {} FROM object WHERE ROWID > ? ORDER BY ROWID LIMIT ?",
-                row_columns(schema)
-            );
+            let sql =
+                format!("SELECT {} FROM object WHERE ROWID > ? ORDER BY ROWID LIMIT ?", row_columns(schema));
             let mut statement = conn.prepare_cached(&sql)?;
             let mut found = statement.query(params![after.0, limit])?;
             let mut rows = Vec::new();
@@ -70,7 +68,8 @@ fn merge_rows(
     schema.add_policies(conn)?;
     if let Some(source) = source {
         let last = rows.last().and_then(|row| row.row_id);
-        let point = last.ok_or_else(|| Fault::BadData("the last row from a peer has no number".to_owned()))?;
+        let point =
+            last.ok_or_else(|| Fault::BadData("the last row from a peer has no number".to_owned()))?;
         super::raise_sync_point(conn, "incoming_sync", source, point)?;
     }
     let held = rows_of_names(conn, schema, &rows)?;
@@ -102,7 +101,8 @@ fn rows_of_names(
     };
     for names in names.chunks(NAMES_AT_ONCE) {
         let places = vec!["?"; names.len()].join(",");
-        let sql = format!("SELECT {} FROM object WHERE {} IN ({places})", row_columns(schema), schema.by_name());
+        let sql =
+            format!("SELECT {} FROM object WHERE {} IN ({places})", row_columns(schema), schema.by_name());
         let mut statement = conn.prepare_cached(&sql)?;
         let mut found = statement.query(params_from_iter(names))?;
         while let Some(row) = found.next()? {
@@ -178,7 +178,10 @@ impl<'a> Change<'a> {
         values: &[&dyn rusqlite::ToSql],
     ) -> Result<usize, Fault> {
         let Some((_, removed, _)) = &mut self.sums else {
-            return Ok(self.conn.prepare_cached(&format!("DELETE FROM object WHERE {condition}"))?.execute(values)?);
+            return Ok(self
+                .conn
+                .prepare_cached(&format!("DELETE FROM object WHERE {condition}"))?
+                .execute(values)?);
         };
         let sql = format!(
             "DELETE FROM object WHERE {condition} RETURNING name, created_at, size, deleted, storage_policy_index"
@@ -215,11 +218,16 @@ impl<'a> Change<'a> {
     pub(super) fn end(self) -> Result<(), Fault> {
         let Some((_untriggered, removed, added)) = &self.sums else { return Ok(()) };
         for (policy, (objects, bytes)) in &removed.by_policy {
-            self.conn.prepare_cached(ADD_TO_POLICY)?.execute(params![negated(*objects), negated(*bytes), policy.0])?;
+            self.conn.prepare_cached(ADD_TO_POLICY)?.execute(params![
+                negated(*objects),
+                negated(*bytes),
+                policy.0
+            ])?;
         }
         for (policy, (objects, bytes)) in &added.by_policy {
             let (objects, bytes) = (clamped(*objects), clamped(*bytes));
-            let known = self.conn.prepare_cached(ADD_TO_POLICY)?.execute(params![objects, bytes, policy.0])?;
+            let known =
+                self.conn.prepare_cached(ADD_TO_POLICY)?.execute(params![objects, bytes, policy.0])?;
             if known == 0 {
                 self.conn.prepare_cached(NEW_POLICY)?.execute(params![objects, bytes, policy.0])?;
             }
@@ -287,7 +295,8 @@ const NAMES_AT_ONCE: usize = 999;
 const INSERT_ROW: &str = "INSERT INTO object
     (name, created_at, size, content_type, etag, deleted, storage_policy_index) VALUES (?, ?, ?, ?, ?, ?, ?)";
 
-const ADD_TO_POLICY: &str = "UPDATE policy_stat SET object_count = object_count + ?1, bytes_used = bytes_used + ?2
+const ADD_TO_POLICY: &str =
+    "UPDATE policy_stat SET object_count = object_count + ?1, bytes_used = bytes_used + ?2
     WHERE storage_policy_index = ?3";
 
 const NEW_POLICY: &str =

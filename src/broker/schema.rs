@@ -70,7 +70,9 @@ impl Schema {
             ranges: !ranges.is_empty(),
             range_reported: has(&ranges, "reported"),
             range_tombstones: has(&ranges, "tombstones"),
-            name_index: entries.iter().any(|(kind, name, _)| kind == "index" && name == "ix_object_deleted_name"),
+            name_index: entries
+                .iter()
+                .any(|(kind, name, _)| kind == "index" && name == "ix_object_deleted_name"),
             usual_triggers: triggers == OBJECT_TRIGGERS,
         })
     }
@@ -160,7 +162,8 @@ pub(super) fn create(conn: &Connection) -> Result<(), Fault> {
 }
 
 /// The triggers on `object` in today's schema, sorted.
-const OBJECT_TRIGGERS: [&str; 3] = ["object_delete_policy_stat", "object_insert_policy_stat", "object_update"];
+const OBJECT_TRIGGERS: [&str; 3] =
+    ["object_delete_policy_stat", "object_insert_policy_stat", "object_update"];
 
 const SYNC_TABLES: &str = "
 CREATE TABLE outgoing_sync (remote_id TEXT UNIQUE, sync_point INTEGER, updated_at TEXT DEFAULT 0);
@@ -264,6 +267,7 @@ END;
 ";
 
 /// The columns of an old `container_stat` that go into `container_info`.
-const CARRIED_OVER: &str = "account, container, created_at, put_timestamp, delete_timestamp, reported_put_timestamp,
+const CARRIED_OVER: &str =
+    "account, container, created_at, put_timestamp, delete_timestamp, reported_put_timestamp,
     reported_object_count, reported_bytes_used, hash, id, status, status_changed_at, metadata,
     x_container_sync_point1, x_container_sync_point2";

@@ -28,7 +28,13 @@ impl Broker {
         })?;
         ranges.sort_by(|a, b| {
             let key = |range: &ShardRange| (range.upper.is_empty(), range.state);
-            (key(a).0, &a.upper, key(a).1, &a.lower, &a.name).cmp(&(key(b).0, &b.upper, key(b).1, &b.lower, &b.name))
+            (key(a).0, &a.upper, key(a).1, &a.lower, &a.name).cmp(&(
+                key(b).0,
+                &b.upper,
+                key(b).1,
+                &b.lower,
+                &b.name,
+            ))
         });
         Ok(ranges)
     }

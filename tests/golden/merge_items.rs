@@ -19,11 +19,16 @@ fn rows_merge_as_in_swift() {
         for step in list(&vector["steps"]) {
             knows(step, &["items", "source", "hash", "max_row"]);
             let source = (!step["source"].is_null()).then(|| id(&step["source"]));
-            broker.merge_rows(rows(&step["items"]), source.as_ref()).unwrap_or_else(|e| panic!("{case}: {e}"));
+            broker
+                .merge_rows(rows(&step["items"]), source.as_ref())
+                .unwrap_or_else(|e| panic!("{case}: {e}"));
             let info = broker.info().expect("info");
             assert_eq!(info.hash.to_string(), text(&step["hash"]), "{case}");
             assert_eq!(info.max_row.0, number(&step["max_row"]), "{case}");
-            assert_eq!((&*info.account, &*info.container), (text(&vector["account"]), text(&vector["container"])));
+            assert_eq!(
+                (&*info.account, &*info.container),
+                (text(&vector["account"]), text(&vector["container"]))
+            );
         }
         check_dump(broker.path(), &vector["after"], &[], case);
     }

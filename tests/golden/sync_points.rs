@@ -18,7 +18,8 @@ fn sync_points_only_rise() {
         let place = Place::empty(ANY_HASH);
         let id = swiftlet::broker::fresh_id("sda1");
         let now = Timestamp::new(175_000_000_000_000, 0).expect("a time");
-        let mut broker = Broker::create(&place.home, "a", "c", now, PolicyIndex(0), &id, now).expect("a new one");
+        let mut broker =
+            Broker::create(&place.home, "a", "c", now, PolicyIndex(0), &id, now).expect("a new one");
         let row = |at: i64| Row {
             row_id: None,
             name: format!("o{at}"),
