@@ -18,6 +18,7 @@ import time
 import traceback
 
 import judge
+import live  # noqa: F401 (registers its scenarios)
 from scenarios import SCENARIOS, Play
 from stage import COUNTERS, Failure, Pass, Stage
 

@@ -5,6 +5,7 @@ come the passes, and whatever the scenario itself has to say beyond what judge.p
 """
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -72,15 +73,24 @@ def expect(condition, what):
 class Writer:
     """A process that writes to one replica as a container server does, until stopped."""
 
-    def __init__(self, container, node, name, log, pause_secs=0):
-        command = [sys.executable, Path(__file__).with_name("writer.py"), container.path(node), container.name, name, log]
-        self.process = subprocess.Popen([*command, str(pause_secs)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def __init__(self, container, node, name, log, pause_secs=0, batch=0):
+        command = [sys.executable, Path(__file__).with_name("writer.py"), container.path(node), container.name]
+        command += [name, log, str(pause_secs), str(batch)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while self.process.poll() is None and not (log.exists() and f"{name}/" in log.read_text()):
+            time.sleep(0.02)
 
     def stop(self):
         """Ends it; an error it met with is a failure of the scenario."""
         self.process.terminate()
         complaint = self.process.communicate()[1]
-        expect(self.process.returncode == 0, f"a writer failed: {complaint[-1500:]}")
+        # A SIGTERM that meets a writer at its own end kills it; all that it acknowledged is in its log by then.
+        expect(self.process.returncode in (0, -signal.SIGTERM), f"a writer ended with {self.process.returncode}: {complaint[-1500:]}")
+
+
+def acknowledged(log):
+    """What a writer was told is safe: (name, seconds it waited) for each row."""
+    return [(name, float(waited)) for name, waited in (line.split() for line in log.read_text().splitlines())]
 
 
 def total(passes, counter):
@@ -680,7 +690,7 @@ def handoff_written_to_while_handing_over(play):
         for node in c.primaries:
             with c.broker(node) as broker:
                 held = {item["name"] for item in broker.get_items_since(-1, 10**9)}
-            lost = [line.split()[0] for line in log.read_text().splitlines() if line.split()[0] not in held]
+            lost = [name for name, _waited in acknowledged(log) if name not in held]
             expect(not lost, f"{len(lost)} acknowledged rows are not on {node}, the first {lost[:1]}")
         if attempt < 4:
             c.copy(c.primaries[0], c.handoffs[0])
