@@ -350,6 +350,8 @@ impl<'a> Visit<'a> {
         let info = self.with_broker(|broker| {
             if restart {
                 broker.set_sync_point(&sender, through, Direction::Incoming)?;
+                // The sender saw that points are wrong; what it is thought to hold of us may be wrong as well.
+                broker.set_sync_point(&sender, RowId::NONE, Direction::Outgoing)?;
             } else if through > RowId::NONE {
                 let point = SyncPoint { remote_id: sender, point: through };
                 broker.merge_sync_points(&[point], Direction::Incoming)?;

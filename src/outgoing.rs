@@ -177,7 +177,10 @@ impl Subject<'_> {
                                 self.broker.merge_sync_points(&[point], Direction::Outgoing)?;
                             }
                         }
-                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
+                        Action::Distrust(id) => {
+                        self.broker.set_sync_point(&id, RowId::NONE, Direction::Incoming)?;
+                    }
+                    Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
                     }
                 }
                 sender.hear(peer.hear()?)?

@@ -100,6 +100,7 @@ impl<'a> Replicator<'a> {
             if self.dry_run.is_none() {
                 let (now, age) = (seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64());
                 broker.reclaim(now - age, now - 2.0 * age)?;
+                self.reclaim_tmp(found.dir);
             }
             let info = broker.info()?;
             Ok((broker, info))
@@ -122,6 +123,14 @@ impl<'a> Replicator<'a> {
             return;
         }
         self.with_peers(found, broker, info, tally);
+    }
+
+    /// Unlinks databases that were never finished.
+    fn reclaim_tmp(&self, dir: &HashDir) {
+        let oldest = SystemTime::now().checked_sub(self.node.config.reclaim_age).unwrap_or(UNIX_EPOCH);
+        if let Err(error) = dir.reclaim_tmp(oldest) {
+            warn!("{}: cannot reclaim old files: {error}", dir.dir().display());
+        }
     }
 
     /// Counts a failure for each device that should have a replica, and moves a damaged database away.
