@@ -338,7 +338,7 @@ mod tests {
             let reader = sqlite(&path);
             reader.busy_timeout(PATIENCE.lock).unwrap();
             let mut ways = Vec::new();
-            for _ in 0..20 {
+            for _ in 0..8 {
                 let before = rows(&reader);
                 let snapshot = snapshot(&path, &bench.drive, &PATIENCE).unwrap();
                 let after = rows(&reader);

@@ -2,9 +2,9 @@
 //!
 //! The other process is this test binary again, told to run one ignored test.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +91,8 @@ pub fn alone(live: &LiveFile) -> bool {
 /// killed.
 pub struct Holder {
     child: Child,
+    /// Kept open: a test that runs for a minute says so, and must not fail for it.
+    _lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Holder {
@@ -105,9 +107,10 @@ impl Holder {
 
     fn spawn(path: &Path, sql: &str, mode: &str) -> Holder {
         let mut child = other(path, sql, mode).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.map_while(Result::ok).any(|line| line.contains(READY)), "the other process failed");
-        Holder { child }
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains(READY));
+        assert!(ready, "the other process failed");
+        Holder { child, _lines: lines }
     }
 }
 
@@ -144,6 +147,8 @@ fn the_other_process() {
     std::io::stdout().flush().unwrap();
     while mode == "repeat" {
         connection.execute_batch(&sql).unwrap();
+        // Without a pause SQLite's own readers hardly ever come in between.
+        std::thread::sleep(Duration::from_millis(5));
     }
     while mode == "hold" {
         std::thread::park();
