@@ -362,6 +362,21 @@ mod tests {
         });
     }
 
+    /// What a waiter may find itself holding; too brief a moment to be met by chance.
+    #[test]
+    fn a_lock_file_that_was_removed_is_not_the_lock() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let path = dir.dir().join(LOCK_NAME);
+        dir.create().unwrap();
+        let old = File::create(&path).unwrap();
+        assert!(names(&path, &old));
+        fs::remove_file(&path).unwrap();
+        assert!(!names(&path, &old));
+        let _new = File::create(&path).unwrap();
+        assert!(!names(&path, &old));
+    }
+
     #[test]
     fn quarantine_keeps_what_is_there_already() {
         let bench = bench();

@@ -98,7 +98,8 @@ impl Staged {
     /// * it looks as it did when the last of its rows were merged into this file: `merged_up_to`;
     /// * nobody else has it open, nor comes to while it is renamed.
     ///
-    /// Else [`InstallError::Busy`]: merge in place instead. Take the directory's lock first, then the exclusive one.
+    /// Else [`InstallError::Busy`]: merge in place instead. Sync this file first, so that it takes no time here; then take
+    /// the directory's lock, and the exclusive one last.
     ///
     /// The old file keeps a link in `tmp` and stays locked until [`Replaced::settle`].
     pub fn replace(
@@ -511,40 +512,31 @@ mod tests {
 
     #[test]
     fn a_database_in_use_is_not_replaced() {
-        let mut holder = None;
-        let mut cases: Vec<(Why, bool, Box<dyn FnOnce(&Path) + '_>)> = vec![
-            (Why::NotLocked, false, Box::new(|_| ())),
-            (Why::Journal, true, Box::new(|path| fs::write(journal_path(path), "").unwrap())),
-            (
-                Why::Changed,
-                true,
-                Box::new(|path| {
-                    OpenOptions::new().append(true).open(path).unwrap().write_all(b"x").unwrap();
-                }),
-            ),
-            (
-                Why::Moved,
-                true,
-                Box::new(|path| {
-                    fs::rename(path, path.with_extension("old")).unwrap();
-                    fs::write(path, "").unwrap();
-                }),
-            ),
-        ];
-        cases.push((Why::OpenElsewhere, true, Box::new(|path| holder = Some(Holder::start(path, "")))));
-        for (why, locked, meddle) in cases {
+        for why in [Why::NotLocked, Why::Moved, Why::Journal, Why::Changed, Why::OpenElsewhere] {
             let bench = bench();
             let path = bench.database();
-            let outcome = replace(&bench, locked, meddle);
+            let mut holder = None;
+            let outcome = replace(&bench, why != Why::NotLocked, |path| match why {
+                Why::NotLocked => (),
+                Why::Moved => {
+                    fs::rename(path, path.with_extension("old")).unwrap();
+                    fs::write(path, "").unwrap();
+                }
+                Why::Journal => fs::write(journal_path(path), "").unwrap(),
+                Why::Changed => {
+                    let mut file = OpenOptions::new().append(true).open(path).unwrap();
+                    file.write_all(&[0; 4096]).unwrap();
+                }
+                Why::OpenElsewhere => holder = Some(Holder::start(path, "")),
+            });
             assert!(
                 matches!(&outcome, Err(InstallError::Busy(found)) if *found == why),
                 "{why:?}: {outcome:?}"
             );
             assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new(), "{why:?}");
-            if !matches!(why, Why::Moved | Why::Changed) {
-                let _ = fs::remove_file(journal_path(&path));
-                assert_eq!(rows(&sqlite(&path)), 1, "{why:?}");
-            }
+            let _ = fs::remove_file(journal_path(&path));
+            let old = if why == Why::Moved { path.with_extension("old") } else { path };
+            assert_eq!(rows(&sqlite(&old)), 1, "{why:?}");
         }
     }
 

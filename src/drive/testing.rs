@@ -145,13 +145,16 @@ fn the_other_process() {
     }
     println!("{READY}");
     std::io::stdout().flush().unwrap();
-    while mode == "repeat" {
-        connection.execute_batch(&sql).unwrap();
-        // Without a pause SQLite's own readers hardly ever come in between.
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    while mode == "hold" {
-        std::thread::park();
+    match mode.as_str() {
+        "repeat" => loop {
+            connection.execute_batch(&sql).unwrap();
+            // Without a pause SQLite's own readers hardly ever come in between.
+            std::thread::sleep(Duration::from_millis(5));
+        },
+        "hold" => loop {
+            std::thread::park();
+        },
+        _ => (),
     }
 }
 
