@@ -271,7 +271,7 @@ const ROWS_AT_ONCE: usize = 1000;
 /// How often rows that came in are merged before a busy database is left in its place.
 const CATCH_UPS: usize = 4;
 /// How long the last users of a replaced file are waited for.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than any swap takes.
 const SWAP_TIME: Duration = Duration::from_secs(60);
 /// How long SQLite's exclusive lock is waited for. While we wait nobody else gets any lock, so this is what a writer

@@ -178,9 +178,9 @@ impl Subject<'_> {
                             }
                         }
                         Action::Distrust(id) => {
-                        self.broker.set_sync_point(&id, RowId::NONE, Direction::Incoming)?;
-                    }
-                    Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
+                            self.broker.set_sync_point(&id, RowId::NONE, Direction::Incoming)?;
+                        }
+                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
                     }
                 }
                 sender.hear(peer.hear()?)?

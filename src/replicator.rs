@@ -174,7 +174,7 @@ impl<'a> Replicator<'a> {
         let intent = if at_home.is_some() { Intent::Agree } else { Intent::Leave };
         let mut info = info;
         for round in 0.. {
-            let sent = self.to_all(found, &mut broker, &info, partition, intent, tally, round > 0);
+            let sent = self.send_to_all(found, &mut broker, &info, partition, intent, tally, round > 0);
             if at_home.is_some() || self.dry_run.is_some() || !self.may_remove(&sent, &info) {
                 break;
             }
@@ -233,7 +233,7 @@ impl<'a> Replicator<'a> {
 
     /// Takes the database to each target in turn. `again`: the same targets were counted before.
     #[allow(clippy::too_many_arguments)]
-    fn to_all<'r>(
+    fn send_to_all<'r>(
         &mut self,
         found: &Found,
         broker: &mut Broker,
@@ -254,7 +254,7 @@ impl<'a> Replicator<'a> {
         while at < targets.len() {
             let target = targets[at];
             at += 1;
-            let fate = self.to_one(found, broker, info, partition, intent, target, tally);
+            let fate = self.send_to(found, broker, info, partition, intent, target, tally);
             sent.calls += 1;
             let failed = match &fate {
                 Fate::Failed => true,
@@ -286,7 +286,7 @@ impl<'a> Replicator<'a> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn to_one(
+    fn send_to(
         &mut self,
         found: &Found,
         broker: &mut Broker,
@@ -422,7 +422,7 @@ impl<'a> Replicator<'a> {
     /// Enough targets hold all of it (`swift/common/db_replicator.py: cleanup_post_replicate`).
     fn may_remove(&self, sent: &Sent, info: &ReplicaInfo) -> bool {
         let enough = match self.node.config.handoff_delete_within(self.ring.replica_count()) {
-            Some(enough) => sent.delivered >= enough as usize,
+            Some(enough) => sent.delivered >= enough,
             None => sent.delivered == sent.calls,
         };
         if info.sharding_required || sent.stands_in || sent.delivered == 0 || !enough {
@@ -486,12 +486,9 @@ enum Ended {
 /// time; anybody else begins at the front. Never the device itself.
 pub fn targets<'r>(ring: &'r Ring, partition: Partition, device: &Device) -> Vec<&'r Device> {
     let mut targets = ring.primaries(partition);
-    match targets.iter().position(|target| target.id == device.id) {
-        Some(own) => {
-            targets.rotate_left(own);
-            targets.remove(0);
-        }
-        None => {}
+    if let Some(own) = targets.iter().position(|target| target.id == device.id) {
+        targets.rotate_left(own);
+        targets.remove(0);
     }
     targets
 }

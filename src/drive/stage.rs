@@ -548,7 +548,7 @@ mod tests {
                 Why::OpenElsewhere => holder = Some(Holder::start(path, "")),
             });
             assert!(
-                matches!(&outcome, Err(InstallError::Busy(found)) if *found == why),
+                matches!(&outcome, Err(InstallError::Busy { why: found, .. }) if *found == why),
                 "{why:?}: {outcome:?}"
             );
             assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new(), "{why:?}");
