@@ -446,7 +446,7 @@ mod tests {
         let path = created(&home).path().to_owned();
         let aside = home.dir().join("aside");
         fs::copy(&path, &aside).unwrap();
-        let mut change = |usage| {
+        let change = |usage| {
             Db::open(&path, Duration::ZERO, usage).unwrap().write(|conn, _| {
                 conn.execute("UPDATE container_info SET status = 'changed'", [])?;
                 fs::copy(&path, home.dir().join("next")).unwrap();

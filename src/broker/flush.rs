@@ -171,7 +171,7 @@ mod tests {
         let aside = home.dir().join("aside");
         std::fs::copy(broker.retiring_path().unwrap(), &aside).unwrap();
         std::fs::rename(&aside, &fresh).unwrap();
-        broker.put_record(row("p", 3)).unwrap();
+        std::fs::write(home.pending_path(), pending::encode_entry(&row("p", 3))).unwrap();
         broker.flush_pending().unwrap();
         assert_eq!(names(&mut Broker::open_file(&fresh).unwrap()), ["p"]);
     }

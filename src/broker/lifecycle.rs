@@ -498,6 +498,19 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_container_is_kept_while_it_is_being_sharded() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.delete_db(time(5)).unwrap();
+        let fresh = home.dir().join(format!("{}_{}.db", home.hash(), time(9).normal()));
+        std::fs::copy(broker.path(), fresh).unwrap();
+        let mut both = Broker::open(&home).unwrap();
+        assert!(both.is_deleted().unwrap() && both.is_empty().unwrap());
+        assert!(!both.is_reclaimable(START_SECS + 100.0, 10.0).unwrap());
+        assert!(broker.is_reclaimable(START_SECS + 100.0, 10.0).unwrap());
+    }
+
+    #[test]
     fn a_deleted_container_is_not_empty_while_rows_wait_beside_it() {
         let (_device, home) = home();
         let mut broker = created(&home);

@@ -385,6 +385,28 @@ mod tests {
     }
 
     #[test]
+    fn of_two_rows_with_one_name_the_last_of_the_index_is_compared_and_both_go() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let mut twice = |live: u64, dead: u64, new: u64| {
+            let sql = "INSERT INTO object (name, created_at, size, deleted) VALUES ('o', ?, 0, ?)";
+            let conn = other(broker.path());
+            for trigger in ["object_insert_policy_stat", "object_delete_policy_stat"] {
+                conn.execute_batch(&format!("DROP TRIGGER IF EXISTS {trigger}")).unwrap();
+            }
+            conn.execute_batch("DELETE FROM object").unwrap();
+            for (seconds, deleted) in [(dead, 1), (live, 0)] {
+                conn.execute(sql, params![row("o", seconds).created_at, deleted]).unwrap();
+            }
+            drop(conn);
+            broker.merge_rows(vec![row("o", new)], None).unwrap();
+            names(&mut broker).len()
+        };
+        assert_eq!(twice(5, 3, 4), 1, "the tombstone was compared, though the other came later");
+        assert_eq!(twice(3, 5, 4), 2);
+    }
+
+    #[test]
     fn rows_from_a_peer_need_a_number_to_be_remembered_by() {
         let (_device, home) = home();
         let mut broker = created(&home);

@@ -267,5 +267,29 @@ mod tests {
         assert!(!broker.is_empty().unwrap());
     }
 
+    #[test]
+    fn a_file_is_sharded_if_its_epoch_is_that_of_the_own_range() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let epoch = |epoch: &str| Some(Stamp::stored(epoch));
+        broker
+            .merge_shard_ranges(vec![ShardRange { epoch: epoch("9"), ..range("a/c", SHARDED, 2) }])
+            .unwrap();
+        assert_eq!(broker.info().unwrap().db_state, DbState::Unsharded, "its name has no epoch");
+        let rename = |broker: Broker, epoch: &str| {
+            let name = home.dir().join(format!("{}_{epoch}.db", home.hash()));
+            std::fs::rename(broker.path(), name).unwrap();
+            Broker::open(&home).unwrap()
+        };
+        let mut broker = rename(broker, "0000000008.00000");
+        assert_eq!(broker.info().unwrap().db_state, DbState::Unsharded);
+        let mut broker = rename(broker, "0000000009.00000");
+        assert_eq!(broker.info().unwrap().db_state, DbState::Collapsed);
+        broker.merge_shard_ranges(vec![range(".shards_a/1", ACTIVE, 2)]).unwrap();
+        let info = broker.info().unwrap();
+        assert_eq!(info.db_state, DbState::Sharded);
+        assert_eq!((info.count, info.bytes_used), (5, 50), "what its shards hold");
+    }
+
     const CREATED: i64 = 20;
 }
