@@ -1,1 +1,274 @@
 //! A whole file that arrived: take a missing database's place, or merge into the one that is there.
+//!
+//! Swift renames the arrived file over the old one without a lock. Rows that came in meanwhile are lost, and a journal
+//! of the old file that is left beside the new one is rolled back into it. Here a database that exists is replaced
+//! only if nobody else has it open and nothing came in since its rows were merged into the new file; all that is
+//! checked under SQLite's own exclusive lock. In every other case the arrived rows are merged into the old file, in
+//! small transactions, and writers never notice more than that.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use log::{debug, info, warn};
+
+use crate::broker::{Broker, BrokerError, fresh_id};
+use crate::drive::{
+    Drive, DriveError, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, replaced_files,
+};
+use crate::hash_path::PartShift;
+use crate::replica::{Direction, ReplicaId, RowId};
+use crate::timestamp::Timestamp;
+
+/// What an arrival needs to know.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// The database's directory.
+    pub dir: &'a HashDir,
+    /// The device's name, for the new id.
+    pub device: &'a str,
+    /// The sender's database.
+    pub sender: &'a ReplicaId,
+    /// The greatest row number ever given in the sender's file.
+    pub max_row: RowId,
+}
+
+/// Why an arrived file could not be put to use. It is gone; the database is as it was.
+#[derive(Debug)]
+pub enum ArrivalError {
+    /// The arrived file, or our own database.
+    Broker(BrokerError),
+    /// The drive.
+    Drive(DriveError),
+    /// The place in which it was to be.
+    Install(InstallError),
+    /// The caller's tick asked to give up.
+    GivenUp,
+}
+
+impl fmt::Display for ArrivalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ArrivalError::Broker(error) => error.fmt(f),
+            ArrivalError::Drive(error) => error.fmt(f),
+            ArrivalError::Install(error) => error.fmt(f),
+            ArrivalError::GivenUp => f.write_str("given up"),
+        }
+    }
+}
+
+impl std::error::Error for ArrivalError {}
+
+impl From<BrokerError> for ArrivalError {
+    fn from(error: BrokerError) -> ArrivalError {
+        ArrivalError::Broker(error)
+    }
+}
+
+impl From<DriveError> for ArrivalError {
+    fn from(error: DriveError) -> ArrivalError {
+        ArrivalError::Drive(error)
+    }
+}
+
+impl From<InstallError> for ArrivalError {
+    fn from(error: InstallError) -> ArrivalError {
+        match error {
+            InstallError::Drive(error) => ArrivalError::Drive(error),
+            other => ArrivalError::Install(other),
+        }
+    }
+}
+
+/// Called between steps; `false` gives up.
+pub type Tick<'a> = &'a mut dyn FnMut() -> bool;
+
+impl Arrival<'_> {
+    /// Puts a file where there was none. If a database has appeared there meanwhile, merges into it.
+    ///
+    /// # Errors
+    /// [`ArrivalError`]; nothing was installed then.
+    pub fn take_place(&self, staged: Staged, file_name: &str, tick: Tick) -> Result<(), ArrivalError> {
+        {
+            let mut arrived = Broker::open_file(staged.path())?;
+            self.make_ours(&mut arrived)?;
+        }
+        let staged = staged.sync()?;
+        let lock = self.dir.lock(LOCK_TIMEOUT)?;
+        match staged.install_new(self.dir, file_name, &lock) {
+            Ok(()) => Ok(()),
+            Err(InstallError::Taken { unused, .. }) => {
+                drop(lock);
+                self.merge(unused, tick)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Merges a file with the database that is there.
+    ///
+    /// # Errors
+    /// [`ArrivalError`]; what was merged until then stays merged.
+    pub fn merge(&self, staged: Staged, tick: Tick) -> Result<(), ArrivalError> {
+        match self.replace(staged, tick)? {
+            None => Ok(()),
+            Some(staged) => self.merge_in_place(&staged, tick),
+        }
+    }
+
+    /// Gives the arrived file our own rows and lets it take our file's place; gives it back if that cannot be done
+    /// safely.
+    fn replace(&self, mut staged: Staged, tick: Tick) -> Result<Option<Staged>, ArrivalError> {
+        let mut ours = Broker::open(self.dir)?;
+        let info = ours.info()?;
+        if info.sharding_required || self.dir.db_files().map_err(io_in(self.dir.dir()))?.len() != 1 {
+            return Ok(Some(staged));
+        }
+        let Some(path) = self.dir.in_charge().map_err(io_in(self.dir.dir()))? else {
+            return Ok(Some(staged));
+        };
+        {
+            // Somebody has it open: he would be left with a file that has no name.
+            let live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
+            drop(ours);
+            if live.open_elsewhere() {
+                return Ok(Some(staged));
+            }
+        }
+        let mut last = RowId::NONE;
+        for _ in 0..CATCH_UPS {
+            let mut ours = Broker::open(self.dir)?;
+            let mut arrived = Broker::open_file(staged.path())?;
+            ours.flush_pending()?;
+            let before = LiveFile::open_read(&path).and_then(|live| live.stamp()).map_err(io_in(&path))?;
+            last = copy_rows(&mut ours, &mut arrived, last, tick)?;
+            let info = ours.info()?;
+            let now = Timestamp::at(SystemTime::now());
+            arrived.merge_metadata(&info.metadata)?;
+            arrived.merge_timestamps(&info.created_at, &info.put_timestamp, &info.delete_timestamp, now)?;
+            arrived.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
+            arrived.merge_shard_ranges(ours.shard_ranges()?)?;
+            arrived.merge_sync_points(&ours.sync_points(Direction::Incoming)?, Direction::Incoming)?;
+            self.make_ours(&mut arrived)?;
+            drop((ours, arrived));
+            // From here on nothing of ours has the database open, so that only others can stand in the way.
+            let lock = self.dir.lock(LOCK_TIMEOUT)?;
+            let mut live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
+            live.lock_exclusive(LOCK_TIMEOUT)?;
+            if live.stamp().map_err(io_in(&path))? != before || self.has_pending() {
+                continue;
+            }
+            match staged.replace(live, &before, self.dir, &lock) {
+                Ok(replaced) => {
+                    drop(lock);
+                    self.settle(replaced);
+                    return Ok(None);
+                }
+                Err(InstallError::Busy { unused, why }) => {
+                    debug!("{} is merged in place: {why}", path.display());
+                    staged = unused;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(staged))
+    }
+
+    /// A file with a history of its own is a database of its own: it gets a new id, knows how far it has come with the
+    /// sender's rows, and has the account told of it again.
+    fn make_ours(&self, arrived: &mut Broker) -> Result<(), BrokerError> {
+        arrived.new_id(self.sender, fresh_id(self.device))?;
+        arrived.set_sync_point(self.sender, self.max_row, Direction::Incoming)
+    }
+
+    /// Lets go of the replaced file, or takes its late rows if somebody got into it after all.
+    fn settle(&self, replaced: Replaced) {
+        if let Settled::StillOpen { link, .. } = replaced.settle(SETTLE_TIMEOUT) {
+            warn!(
+                "{}: somebody still has the replaced file open; its rows are taken in later",
+                link.display()
+            );
+        }
+    }
+
+    /// Rows wait in the pending file. Asked under the directory's lock, which its writers take.
+    fn has_pending(&self) -> bool {
+        std::fs::metadata(self.dir.pending_path()).is_ok_and(|file| file.len() > 0)
+    }
+
+    /// Merges the arrived rows into our file, a batch at a time.
+    fn merge_in_place(&self, staged: &Staged, tick: Tick) -> Result<(), ArrivalError> {
+        let mut arrived = Broker::open_file(staged.path())?;
+        let mut ours = Broker::open(self.dir)?;
+        copy_rows(&mut arrived, &mut ours, RowId::NONE, tick)?;
+        ours.merge_sync_points(&arrived.sync_points(Direction::Incoming)?, Direction::Incoming)?;
+        ours.set_sync_point(self.sender, self.max_row, Direction::Incoming)?;
+        self.dir.sync().map_err(io_in(self.dir.dir()))?;
+        Ok(())
+    }
+}
+
+/// Takes in what came into replaced files after they were replaced, and removes them once nobody has them open. Called
+/// at the start of a pass; what a swap under way has there is too young to be looked at.
+pub fn sweep(drive: &Drive, part_shift: PartShift) {
+    let leftovers = match replaced_files(drive) {
+        Ok(leftovers) => leftovers,
+        Err(error) => return warn!("{}: cannot look for replaced files: {error}", drive.root().display()),
+    };
+    for leftover in leftovers {
+        let swept = || -> Result<bool, ArrivalError> {
+            let file = std::fs::metadata(&leftover.path).map_err(io_in(&leftover.path))?;
+            let young =
+                file.modified().ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age < SWAP_TIME);
+            if young {
+                return Ok(false);
+            }
+            let dir = drive.hash_dir(part_shift.partition(&leftover.hash), leftover.hash);
+            let mut late = Broker::open_file(&leftover.path)?;
+            let mut ours = Broker::open(&dir)?;
+            copy_rows(&mut late, &mut ours, RowId::NONE, &mut || true)?;
+            drop((late, ours));
+            let live = LiveFile::open_read_write(&leftover.path).map_err(io_in(&leftover.path))?;
+            if live.open_elsewhere() {
+                return Ok(false);
+            }
+            std::fs::remove_file(&leftover.path).map_err(io_in(&leftover.path))?;
+            Ok(true)
+        };
+        match swept() {
+            Ok(true) => info!("{}: swept a replaced file", leftover.path.display()),
+            Ok(false) => {}
+            Err(error) => warn!("{}: cannot sweep a replaced file: {error}", leftover.path.display()),
+        }
+    }
+}
+
+/// Merges all rows after a point from one database into another; returns the last one seen.
+fn copy_rows(from: &mut Broker, to: &mut Broker, after: RowId, tick: Tick) -> Result<RowId, ArrivalError> {
+    let mut last = after;
+    loop {
+        let rows = from.rows_after(last, ROWS_AT_ONCE)?;
+        let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
+        to.merge_rows(rows, None)?;
+        last = id;
+        if !tick() {
+            return Err(ArrivalError::GivenUp);
+        }
+    }
+}
+
+fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
+    move |error| ArrivalError::Drive(DriveError::io(path, error))
+}
+
+/// Rows in one transaction: few enough that a writer who waits for it hardly notices.
+const ROWS_AT_ONCE: usize = 1000;
+/// How often rows that came in are merged before a busy database is left in its place.
+const CATCH_UPS: usize = 4;
+/// How long the last users of a replaced file are waited for.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than any swap takes.
+const SWAP_TIME: Duration = Duration::from_secs(60);
+/// How long the locks of an install are waited for.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -147,3 +147,66 @@ impl PartShift {
 pub fn storage_directory(partition: Partition, hash: &Hash) -> PathBuf {
     ["containers", &partition.to_string(), &hash.suffix(), &hash.to_string()].iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "0123456789abcdef0123456789abcdef";
+
+    fn hash(text: &str) -> Hash {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn a_hash_is_read_and_printed_exactly() {
+        assert_eq!(hash(HEX).to_string(), HEX);
+        assert_eq!(hash(HEX).suffix(), "def");
+        assert_eq!(hash(HEX).head(), 0x0123_4567);
+    }
+
+    #[test]
+    fn what_is_not_32_lower_case_digits_is_refused() {
+        for text in [
+            "",
+            &HEX[1..],
+            &format!("{HEX}0"),
+            &HEX.to_uppercase(),
+            &HEX.replace('0', "g"),
+            &HEX.replacen('0', "+", 1),
+            &HEX.replacen("01", "é", 1),
+            &HEX.replacen('0', "/", 1),
+        ] {
+            assert_eq!(text.parse::<Hash>(), Err(BadHash(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn shifts_reach_from_every_hash_its_own_partition_to_all_in_one() {
+        let last = hash(&"f".repeat(32));
+        for (bits, partition, partitions) in
+            [(0, u32::MAX, 1 << 32), (1, u32::MAX >> 1, 1 << 31), (31, 1, 2), (32, 0, 1)]
+        {
+            let shift = PartShift::new(bits).expect("within 32");
+            assert_eq!((shift.bits(), shift.partition(&last)), (bits, Partition(partition)));
+            assert_eq!(shift.partitions(), partitions);
+            assert_eq!(shift.shift(0), 0);
+        }
+        assert_eq!(PartShift::new(33), None);
+    }
+
+    #[test]
+    fn the_salt_goes_around_the_path_and_into_no_log() {
+        let salt = HashSalt { prefix: b"p".to_vec(), suffix: b"s".to_vec() };
+        let plain = HashSalt { prefix: Vec::new(), suffix: Vec::new() };
+        assert_eq!(salt.hash("a", Some("c"), None), Hash(Md5::digest(b"p/a/cs").into()));
+        assert_eq!(plain.hash("a", Some("c"), None), Hash(Md5::digest(b"/a/c").into()));
+        assert_eq!(format!("{salt:?}"), "HashSalt(..)");
+    }
+
+    #[test]
+    fn a_database_lies_below_partition_suffix_and_hash() {
+        let path = storage_directory(Partition(7), &hash(HEX));
+        assert_eq!(path.to_str(), Some("containers/7/def/0123456789abcdef0123456789abcdef"));
+    }
+}

@@ -1,3 +1,15 @@
 //! The command line turned into values, one subcommand called, the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use swiftlet::cli::{self, Command};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(Command::Run(options)) => cli::run::run(options),
+        Ok(Command::Demo(options)) => cli::demo::demo(options),
+        Ok(Command::Info(options)) => cli::info::info(options),
+        Err(error) => cli::refuse(&error),
+    }
+    .into()
+}

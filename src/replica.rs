@@ -275,6 +275,23 @@ impl ReplicaInfo {
         self.count == 0 && self.delete_timestamp.time() > self.put_timestamp.time()
     }
 
+    /// Equal in all that replicas must agree on: rows, timestamps, metadata, policy and shard ranges. Not ids, not row
+    /// numbers, not `status_changed_at`, which each replica sets by its own clock.
+    pub fn agrees_with(&self, other: &ReplicaInfo) -> bool {
+        self.hash == other.hash
+            && (self.count, self.bytes_used) == (other.count, other.bytes_used)
+            && self.storage_policy_index == other.storage_policy_index
+            && self.created_at == other.created_at
+            && self.put_timestamp == other.put_timestamp
+            && self.delete_timestamp == other.delete_timestamp
+            && self.metadata.0.len() == other.metadata.0.len()
+            && self.metadata.0.iter().all(|item| other.metadata.item(&item.key) == Some(item))
+            && self.ranges_digest == other.ranges_digest
+            && self.db_state == other.db_state
+            && self.sharding_initiated == other.sharding_initiated
+            && self.sharding_required == other.sharding_required
+    }
+
     /// When it was deleted, if it is.
     pub fn deleted_at(&self) -> Option<Timestamp> {
         self.is_deleted().then(|| self.delete_timestamp.time())

@@ -1,1 +1,214 @@
 //! What two replicas say of themselves in, the cheapest way to agree out.
+//!
+//! Content decides whether there is anything to do; sync points only say where to start. That is where we part from
+//! Swift, which believes its points: it answers "no change" for ever when they are too high, be it because a whole
+//! file was merged (`_rsync_db` then `merge_syncs`) or because a disk was restored from a backup. Every other rule of
+//! its ladder (`swift/common/db_replicator.py: _choose_replication_mode`) that matters to correctness is kept.
+//!
+//! Costs are estimates in bytes on the wire and rows to merge, turned into seconds to be compared. They need only be
+//! right enough to choose well; whatever is chosen ends in the same rows.
+
+use crate::replica::{ReplicaInfo, RowId};
+
+/// How to make the peer's replica agree with ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// There is nothing to send.
+    Nothing(Agreement),
+    /// Send the rows after this one.
+    Rows {
+        /// Where to start.
+        after: RowId,
+        /// The sync points about us are wrong: what is sent ends in a point that *replaces* the peer's.
+        restart: bool,
+    },
+    /// Ship the file, as a delta or whole, and merge it there.
+    File,
+    /// The container is being sharded: rows must not be sent.
+    Deferred,
+}
+
+/// Why there is nothing to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// The rows are equal and the sync points say so too.
+    NoChange,
+    /// The rows are equal, and the sync points did not know.
+    HashMatch,
+    /// The peer has all our rows, and others that it has yet to send us.
+    PeerAhead,
+}
+
+/// Why a strategy was chosen, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Row hashes are equal.
+    EqualRows,
+    /// All rows up to our last one are there; the difference is the peer's to send.
+    PeerHasMore,
+    /// The peer lacks the rows after the sync point.
+    Behind,
+    /// The peer lacks so much that the file is cheaper than the rows.
+    FarBehind,
+    /// Points say that all was sent both ways, yet the rows differ.
+    PointsDisagree,
+    /// A point lies beyond our last row: this database was restored from an older copy.
+    Restored,
+    /// Our copy is to be removed, and the peer must have all of it first.
+    Leaving,
+    /// Sharding has begun.
+    Sharding,
+}
+
+impl Reason {
+    /// A clause that completes "chosen because".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::EqualRows => "the rows are equal",
+            Reason::PeerHasMore => "the peer has all our rows and more to send",
+            Reason::Behind => "the peer lacks rows after the sync point",
+            Reason::FarBehind => "the peer lacks so many rows that the file is cheaper",
+            Reason::PointsDisagree => "sync points say done but the rows differ",
+            Reason::Restored => "a sync point lies beyond our last row, as after a restore",
+            Reason::Leaving => "this copy is to be removed and the peer must have all of it",
+            Reason::Sharding => "the container is being sharded",
+        }
+    }
+}
+
+/// What a strategy is expected to cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Bytes on the wire.
+    pub wire_bytes: u64,
+    /// Rows that the peer must look at, at most.
+    pub merge_rows: u64,
+}
+
+/// A strategy, the reason for it and its price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// What to do.
+    pub strategy: Strategy,
+    /// Why.
+    pub reason: Reason,
+    /// At what estimated cost.
+    pub cost: Cost,
+}
+
+/// All that the choice depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// Our replica.
+    pub mine: &'a ReplicaInfo,
+    /// Theirs, before it merged anything of ours.
+    pub theirs: &'a ReplicaInfo,
+    /// Their incoming point for us: the row of ours up to which they say they hold all.
+    pub their_point: RowId,
+    /// Our outgoing point for them: the row of ours up to which we know that they hold all.
+    pub my_point: RowId,
+    /// Our incoming point for them: the row of *theirs* up to which we hold all.
+    pub my_incoming: RowId,
+    /// We mean to remove our copy, so nothing short of equal content, or all of ours sent, will do.
+    pub leaving: bool,
+}
+
+/// Chooses (see the head of this file for the reasons behind the order).
+pub fn choose(situation: &Situation) -> Choice {
+    let Situation { mine, theirs, .. } = *situation;
+    let nothing =
+        |agreement, reason| Choice { strategy: Strategy::Nothing(agreement), reason, cost: Cost::default() };
+    if mine.sharding_initiated {
+        return Choice { strategy: Strategy::Deferred, reason: Reason::Sharding, cost: Cost::default() };
+    }
+    let point = situation.their_point.max(situation.my_point);
+    let points_reach_the_end = point >= mine.max_row;
+    if mine.hash == theirs.hash {
+        let agreement = if points_reach_the_end { Agreement::NoChange } else { Agreement::HashMatch };
+        return nothing(agreement, Reason::EqualRows);
+    }
+    if mine.max_row.0 <= 0 {
+        return nothing(Agreement::PeerAhead, Reason::PeerHasMore);
+    }
+    if situation.leaving {
+        return rows_or_file(situation, RowId::NONE, false, Reason::Leaving);
+    }
+    if point > mine.max_row {
+        return rows_or_file(situation, RowId::NONE, true, Reason::Restored);
+    }
+    if points_reach_the_end {
+        if situation.my_incoming < theirs.max_row {
+            return nothing(Agreement::PeerAhead, Reason::PeerHasMore);
+        }
+        return rows_or_file(situation, RowId::NONE, true, Reason::PointsDisagree);
+    }
+    rows_or_file(situation, point, false, Reason::Behind)
+}
+
+/// The rows after `after`, unless the file is cheaper.
+fn rows_or_file(situation: &Situation, after: RowId, restart: bool, reason: Reason) -> Choice {
+    let rows = rows_cost(situation.mine, after);
+    let file = file_cost(situation.mine, situation.theirs);
+    let by_file = file.seconds() + FILE_FIXED_SECS < rows.seconds();
+    if by_file && mergeable_as_a_file(situation) {
+        let reason = if reason == Reason::Behind { Reason::FarBehind } else { reason };
+        Choice { strategy: Strategy::File, reason, cost: file }
+    } else {
+        Choice { strategy: Strategy::Rows { after, restart }, reason, cost: rows }
+    }
+}
+
+/// A peer that is being sharded must not be given a file (`swift/container/replicator.py: rsync_then_merge`).
+fn mergeable_as_a_file(situation: &Situation) -> bool {
+    !situation.theirs.sharding_initiated
+}
+
+/// What sending the rows after a point costs. Numbers of rows that are gone count too: they are few, and only a scan
+/// would tell.
+fn rows_cost(mine: &ReplicaInfo, after: RowId) -> Cost {
+    let rows = mine.max_row.0.saturating_sub(after.0.max(0)).max(0) as u64;
+    Cost { wire_bytes: rows.saturating_mul(ROW_WIRE_BYTES), merge_rows: rows }
+}
+
+/// What shipping the file costs, knowing nothing of what the two files share.
+fn file_cost(mine: &ReplicaInfo, theirs: &ReplicaInfo) -> Cost {
+    let smaller = mine.file_bytes.min(theirs.file_bytes);
+    let fresh = mine.file_bytes - smaller;
+    Cost { wire_bytes: fresh / 2 + smaller / 4, merge_rows: 0 }
+}
+
+impl Cost {
+    /// Seconds over a link of [`LINK_BYTES_PER_SEC`] to a peer that merges [`MERGE_ROWS_PER_SEC`].
+    fn seconds(&self) -> f64 {
+        self.wire_bytes as f64 / LINK_BYTES_PER_SEC + self.merge_rows as f64 / MERGE_ROWS_PER_SEC
+    }
+}
+
+/// How a file travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// Blocks of the peer's file are reused.
+    Delta,
+    /// All of it is sent.
+    Full,
+}
+
+/// Delta where a basis of the same page size shares enough with our file; `share_equal` is the part (0 to 1) of
+/// sampled pages that were equal in both.
+pub fn transfer(page_bytes: u32, basis_page_bytes: Option<u32>, share_equal: f64) -> Transfer {
+    match basis_page_bytes {
+        Some(basis) if basis == page_bytes && share_equal >= WORTH_REUSING => Transfer::Delta,
+        _ => Transfer::Full,
+    }
+}
+
+/// A packed and compressed row, as measured over rows like those of a photo archive.
+const ROW_WIRE_BYTES: u64 = 42;
+/// What a peer merges through the row triggers, in rows of random names per second.
+const MERGE_ROWS_PER_SEC: f64 = 60_000.0;
+/// A gigabit link, which is what storage nodes have at the least.
+const LINK_BYTES_PER_SEC: f64 = 110e6;
+/// Shipping a file stages, syncs and installs it; rows need none of that.
+const FILE_FIXED_SECS: f64 = 0.5;
+/// Below this share of equal pages, digests and signatures cost more than they save.
+const WORTH_REUSING: f64 = 0.05;

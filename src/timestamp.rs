@@ -53,6 +53,21 @@ impl Timestamp {
         Timestamp { raw, offset: 0 }
     }
 
+    /// Seconds since 1970, to the nearest step of 10 µs and the even one of two; `None` outside Swift's range.
+    pub fn from_seconds(seconds: f64) -> Option<Timestamp> {
+        let raw = (seconds / 1e-5).round_ties_even();
+        (0.0..RAW_LIMIT as f64).contains(&raw).then_some(Timestamp { raw: raw as u64, offset: 0 })
+    }
+
+    /// Reads a time that may have no offset, as shard ranges have it (`NormalTimestamp`).
+    ///
+    /// # Errors
+    /// [`BadTimestamp`] for text of another form, `_` included.
+    pub fn from_normal(text: &str) -> Result<Timestamp, BadTimestamp> {
+        let seconds = text.trim().parse().ok().filter(|_| !text.contains('_'));
+        seconds.and_then(Timestamp::from_seconds).ok_or_else(|| BadTimestamp(text.to_owned()))
+    }
+
     /// Steps of 10 µs since 1970.
     pub fn raw(self) -> u64 {
         self.raw
@@ -105,7 +120,7 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Timestamp, BadTimestamp> {
         let bad = || BadTimestamp(text.to_owned());
         let (time, offset) = text.split_once('_').map_or((text, None), |(t, o)| (t, Some(o)));
-        let seconds: f64 = time.trim().parse().map_err(|_| bad())?;
+        let time = Timestamp::from_normal(time).map_err(|_| bad())?;
         let offset = match offset {
             None | Some("") => 0,
             Some(hex) if hex.len() <= 16 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
@@ -113,11 +128,7 @@ impl FromStr for Timestamp {
             }
             Some(_) => return Err(bad()),
         };
-        let raw = (seconds / 1e-5).round_ties_even();
-        if !(0.0..RAW_LIMIT as f64).contains(&raw) || seconds < 0.0 {
-            return Err(bad());
-        }
-        Timestamp::new(raw as u64, offset).ok_or_else(bad)
+        Ok(Timestamp { offset, ..time })
     }
 }
 
@@ -242,4 +253,166 @@ pub fn decode(
         rest = &rest[end..];
     }
     Ok((t1, times[0], times[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn what_is_read_is_printed_in_three_forms() {
+        for (text, normal, short, internal) in [
+            ("0", "0000000000.00000", "0000000000.00000", "0000000000.00000"),
+            ("-0.000001", "0000000000.00000", "0000000000.00000", "0000000000.00000"),
+            (" 1.5 ", "0000000001.50000", "0000000001.50000", "0000000001.50000"),
+            ("1e3", "0000001000.00000", "0000001000.00000", "0000001000.00000"),
+            ("1_", "0000000001.00000", "0000000001.00000", "0000000001.00000"),
+            ("1_0", "0000000001.00000", "0000000001.00000", "0000000001.00000"),
+            ("1_00A", "0000000001.00000", "0000000001.00000_a", "0000000001.00000_000000000000000a"),
+            (
+                "1_ffffffffffffffff",
+                "0000000001.00000",
+                "0000000001.00000_ffffffffffffffff",
+                "0000000001.00000_ffffffffffffffff",
+            ),
+            ("9999999999.99999", "9999999999.99999", "9999999999.99999", "9999999999.99999"),
+        ] {
+            let time = time(text);
+            assert_eq!(
+                (time.normal(), time.short(), time.to_string()),
+                (normal.into(), short.into(), internal.into())
+            );
+            assert_eq!(internal.parse(), Ok(time));
+        }
+    }
+
+    #[test]
+    fn what_swift_refuses_is_refused() {
+        for text in [
+            "",
+            "abc",
+            "-1",
+            "-0.00001",
+            "10000000000",
+            "9999999999.999996",
+            "nan",
+            "inf",
+            "1e400",
+            "_1",
+            "1__2",
+            "1_g",
+            "1_+1",
+            "1_00000000000000001",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(BadTimestamp(text.to_owned())));
+        }
+        assert!(Timestamp::from_normal("1").is_ok());
+        for text in ["1_", "1_1", "1_0.5", "", "-1"] {
+            assert_eq!(Timestamp::from_normal(text), Err(BadTimestamp(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn the_range_ends_at_ten_digits_of_seconds() {
+        assert_eq!(Timestamp::new(0, 0), Some(Timestamp::ZERO));
+        assert!(Timestamp::new(RAW_LIMIT - 1, u64::MAX).is_some());
+        assert_eq!(Timestamp::new(RAW_LIMIT, 0), None);
+        assert_eq!(time("1_7").shifted(-100_000), Some(Timestamp::ZERO));
+        assert_eq!(time("1").shifted(-100_001), None);
+        assert_eq!(time("9999999999.99999").shifted(1), None);
+        assert_eq!(time("1").shifted(i64::MAX), None);
+    }
+
+    #[test]
+    fn clocks_outside_the_range_are_brought_into_it() {
+        assert_eq!(Timestamp::at(UNIX_EPOCH - Duration::from_secs(1)), Timestamp::ZERO);
+        assert_eq!(Timestamp::at(UNIX_EPOCH + Duration::from_nanos(1_500_010_000)), time("1.50001"));
+        assert_eq!(Timestamp::at(UNIX_EPOCH + Duration::from_secs(20_000_000_000)), time("9999999999.99999"));
+    }
+
+    #[test]
+    fn times_order_before_offsets() {
+        let rising = ["0", "0_1", "1", "1_2", "1_10", "1.00001", "9"];
+        assert!(rising.map(time).is_sorted_by(|a, b| a < b && a.to_string() < b.to_string()));
+    }
+
+    #[test]
+    fn three_times_are_encoded_as_distances_and_decoded_again() {
+        // The times, explicit or not, their encoding, and what that decodes to in the same way.
+        for (times, explicit, text, decoded) in [
+            (["1", "1", "1"], false, "0000000001.00000", ["1", "1", "1"]),
+            (["1", "1", "1"], true, "0000000001.00000+0+0", ["1", "1", "1"]),
+            (["1", "1", "2"], false, "0000000001.00000+0+186a0", ["1", "1", "2"]),
+            (["2", "1", "1"], false, "0000000002.00000-186a0+0", ["2", "1", "1"]),
+            (["1_a", "1_a", "1_a"], false, "0000000001.00000_a", ["1_a", "1_a", "1_a"]),
+            (["1_a", "1_a", "2"], false, "0000000001.00000_a+0+186a0", ["1_a", "1_a", "2"]),
+            // The offset of a later time is not written, and lost.
+            (["1", "2_b", "2_b"], false, "0000000001.00000+186a0+0", ["1", "2", "2"]),
+        ] {
+            let [t1, t2, t3] = times.map(time);
+            assert_eq!(encode(t1, Some(t2), Some(t3), explicit), text);
+            let [d1, d2, d3] = decoded.map(time);
+            assert_eq!(decode(text, explicit), Ok((d1, Some(d2), Some(d3))));
+        }
+        let (one, two) = (time("1"), time("2"));
+        assert_eq!(encode(one, None, None, true), "0000000001.00000");
+        assert_eq!(encode(one, Some(two), None, false), "0000000001.00000+186a0");
+        assert_eq!(encode(one, Some(one), None, false), "0000000001.00000");
+        assert_eq!(encode(one, Some(one), None, true), "0000000001.00000+0");
+        assert_eq!(decode("1+186a0", true), Ok((one, Some(two), None)));
+        assert_eq!(decode("1", true), Ok((one, None, None)));
+    }
+
+    #[test]
+    fn row_times_survive_their_column() {
+        for text in ["0000000001.00000", "0000000001.00000_a+0+1", "0000000002.00000-186a0+0"] {
+            assert_eq!(RowTimes::decode(text).expect(text).encode(), text);
+        }
+        let short = RowTimes::decode("1+186a0").expect("one distance");
+        assert_eq!((short.data, short.content_type, short.meta), (time("1"), time("2"), time("2")));
+    }
+
+    #[test]
+    fn what_is_no_encoding_is_refused() {
+        for text in [
+            "",
+            "+1",
+            "1+",
+            "1-",
+            "1+-1",
+            "1+g",
+            "1-186a1",
+            "1+ffffffffffffffff",
+            "1+1+",
+            "1+1-g",
+            "1+é",
+            "é+1",
+        ] {
+            assert_eq!(decode(text, false), Err(BadTimestamp(text.to_owned())), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_may_send_only_what_swift_prints() {
+        for text in ["0", "0000000000.00000", "1750000000.00001", "1750000000.00001_00000000000000ff"] {
+            assert_eq!(Stamp::from_peer(text).expect(text).as_str(), text);
+        }
+        for text in
+            ["", "1", "00", "1750000000.00001_ff", "1750000000.00001_0000000000000000", " 1750000000.00001"]
+        {
+            assert!(Stamp::from_peer(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn stamps_compare_as_text_and_tell_their_time() {
+        assert!(Stamp::unset() < Stamp::from(Timestamp::ZERO));
+        assert_eq!(Stamp::unset().time(), Timestamp::ZERO);
+        assert_eq!(Stamp::stored("nonsense").time(), Timestamp::ZERO);
+        assert_eq!(Stamp::stored("1").time(), time("1"));
+    }
 }

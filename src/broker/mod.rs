@@ -1,1 +1,602 @@
 //! One open container database: info, sync points, metadata, lock.
+//!
+//! A container is a directory with one database file in it, or two while it is being sharded; the last by name is in
+//! charge (`swift/container/backend.py: ContainerBroker`). A [`Broker`] is the only way into either. It shares them with
+//! container servers, updaters, auditors and sharders, so each of its methods is one short transaction, or one append
+//! under the directory's lock; it holds nothing between two calls but an open file.
+//!
+//! Whatever differs between a database and what its peers know of it is told by [`Broker::info`]; [`crate::merge`] says
+//! what becomes of a difference; the files below bring it about.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use crate::drive::live::journal_path;
+use crate::drive::{DbFileName, HashDir};
+use crate::merge;
+use crate::replica::{
+    DbState, Direction, Metadata, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, SyncPoint,
+};
+use crate::timestamp::{Stamp, Timestamp};
+
+mod db;
+mod flush;
+mod lifecycle;
+pub mod pending;
+mod rows;
+mod schema;
+mod shard_ranges;
+
+pub use db::BrokerError;
+pub use lifecycle::{AccountReport, Reclaimed};
+
+use db::{Db, Fault, Use, number, text};
+use schema::Schema;
+use shard_ranges::RangeSummary;
+
+/// How long to wait for what others hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For SQLite's locks on a file.
+    pub database: Duration,
+    /// For the directory's `.lock`.
+    pub directory: Duration,
+}
+
+/// Swift's replicator's own patience.
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { database: Duration::from_secs(25), directory: Duration::from_secs(30) }
+    }
+}
+
+/// One container here: the file in charge of it, and the one that retires while it is being sharded.
+#[derive(Debug)]
+pub struct Broker {
+    /// None for a private file.
+    home: Option<HashDir>,
+    db: Db,
+    retiring: Option<Db>,
+    patience: Patience,
+}
+
+impl Broker {
+    /// Opens the container of a hash directory.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn open(home: &HashDir) -> Result<Broker, BrokerError> {
+        Broker::open_patiently(home, Patience::default())
+    }
+
+    /// Like [`Broker::open`], with a patience of the caller's.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn open_patiently(home: &HashDir, patience: Patience) -> Result<Broker, BrokerError> {
+        let mut files = home.db_files().map_err(|e| BrokerError::io(home.dir(), &e))?;
+        let in_charge = files.pop().ok_or(BrokerError::Missing)?;
+        let db = Db::open(&in_charge, patience.database, Use::Shared)?;
+        let retiring = files.pop().map(|path| Db::open(&path, patience.database, Use::Shared)).transpose()?;
+        Ok(Broker { home: Some(home.clone()), db, retiring, patience })
+    }
+
+    /// Opens a file of our own, which nobody else knows of: no pending file, no lock, no second file.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn open_file(path: &Path) -> Result<Broker, BrokerError> {
+        let patience = Patience::default();
+        Ok(Broker {
+            home: None,
+            db: Db::open(path, patience.database, Use::Private)?,
+            retiring: None,
+            patience,
+        })
+    }
+
+    /// Creates a container that is not there yet, whole or not at all (`swift/common/db.py: initialize`).
+    ///
+    /// # Errors
+    /// `Exists` if it is there; `Busy` if the directory's lock was not to be had; `Io`.
+    pub fn create(
+        home: &HashDir,
+        account: &str,
+        container: &str,
+        put_timestamp: Timestamp,
+        policy: PolicyIndex,
+        id: &ReplicaId,
+        now: Timestamp,
+    ) -> Result<Broker, BrokerError> {
+        let dir = home.dir();
+        let failed = |error: &std::io::Error| BrokerError::io(dir, error);
+        home.create().map_err(|e| failed(&e))?;
+        let staged = tempfile::Builder::new()
+            .prefix("tmp")
+            .rand_bytes(8)
+            .suffix(".tmp")
+            .tempfile_in(dir)
+            .map_err(|e| failed(&e))?
+            .into_temp_path();
+        let fill = || -> Result<(), Fault> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let mut conn = db::connect(&staged, flags, Duration::ZERO)?;
+            // Nobody sees the file yet, and it is synced once, below.
+            conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY")?;
+            let transaction = conn.transaction()?;
+            schema::create(&transaction)?;
+            transaction.execute("INSERT INTO policy_stat (storage_policy_index) VALUES (?)", [policy.0])?;
+            transaction.execute(
+                "INSERT INTO container_info (account, container, created_at, id, put_timestamp, status_changed_at,
+                    storage_policy_index) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)",
+                params![
+                    account,
+                    container,
+                    now.to_string(),
+                    id.as_str(),
+                    put_timestamp.to_string(),
+                    policy.0
+                ],
+            )?;
+            transaction.commit()?;
+            Ok(())
+        };
+        fill().map_err(|fault| fault.at(&staged))?;
+        File::open(&staged).and_then(|file| file.sync_all()).map_err(|e| failed(&e))?;
+        let path = dir.join(format!("{}.db", home.hash()));
+        {
+            let _lock = home.lock(Patience::default().directory)?;
+            if !home.db_files().map_err(|e| failed(&e))?.is_empty() {
+                return Err(BrokerError::Exists { path });
+            }
+            // What a database that is gone left behind would be rolled back into this one.
+            match fs::remove_file(journal_path(&path)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&error)),
+                _ => staged.persist_noclobber(&path).map_err(|e| BrokerError::io(&path, &e.error))?,
+            }
+            home.sync().map_err(|e| failed(&e))?;
+        }
+        Broker::open(home)
+    }
+
+    /// The file in charge.
+    pub fn path(&self) -> &Path {
+        self.db.path()
+    }
+
+    /// The file that retires while the container is being sharded.
+    pub fn retiring_path(&self) -> Option<&Path> {
+        self.retiring.as_ref().map(Db::path)
+    }
+
+    /// Opens anew what the directory holds now.
+    fn reopen(&mut self) -> Result<(), BrokerError> {
+        if let Some(home) = &self.home {
+            *self = Broker::open_patiently(home, self.patience)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that a file of our own holds what it should before it takes a database's place: this container, and pages,
+    /// tables and indices that fit together. Reads the whole file.
+    ///
+    /// # Errors
+    /// `Damaged` if it does not hold together, `BadData` if it is another container's; otherwise as [`Broker::info`].
+    pub fn verify(&mut self, account: &str, container: &str) -> Result<(), BrokerError> {
+        self.db.read(|conn, schema| {
+            let stat = Stat::read(conn, schema)?;
+            if (stat.account.as_str(), stat.container.as_str()) != (account, container) {
+                let found = format!("{}/{}", stat.account, stat.container);
+                return Err(Fault::BadData(format!(
+                    "it is the database of {found}, not of {account}/{container}"
+                )));
+            }
+            let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict)) }
+        })
+    }
+
+    /// All that this replica says of itself, of one moment, pending rows taken in first
+    /// (`swift/container/backend.py: get_replication_info`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn info(&mut self) -> Result<ReplicaInfo, BrokerError> {
+        self.flush_pending()?;
+        let outside = self.outside_counts()?;
+        let place = self.place();
+        let file_bytes = fs::metadata(self.path()).map_err(|e| BrokerError::io(self.path(), &e))?.len();
+        self.db.read(|conn, schema| {
+            let stat = Stat::read(conn, schema)?;
+            let ranges = RangeSummary::read(conn, schema)?;
+            let (count, bytes_used) = place.counts(conn, schema, outside)?;
+            let db_state = place.state(&ranges);
+            let sharding_initiated = ranges.sharding_initiated();
+            Ok(ReplicaInfo {
+                id: ReplicaId::new(stat.id)
+                    .ok_or_else(|| Fault::BadData("its id could be none".to_owned()))?,
+                account: stat.account,
+                container: stat.container,
+                created_at: stat.created_at,
+                put_timestamp: stat.put_timestamp,
+                delete_timestamp: stat.delete_timestamp,
+                status_changed_at: stat.status_changed_at,
+                storage_policy_index: stat.storage_policy_index,
+                count,
+                bytes_used,
+                hash: RowHash::parse(&stat.hash).ok_or_else(|| {
+                    Fault::BadData(format!("its hash is not 32 hex digits: {:?}", stat.hash))
+                })?,
+                max_row: rows::sequence(conn, "object")?,
+                shard_max_row: rows::sequence(conn, "shard_range")?,
+                metadata: metadata(conn, schema)?,
+                db_state,
+                sharding_initiated,
+                sharding_required: db_state == DbState::Sharding
+                    || (db_state == DbState::Unsharded && sharding_initiated),
+                ranges_digest: ranges.digest.to_le_bytes(),
+                file_bytes,
+                page_bytes: conn.query_row("PRAGMA page_size", [], |row| row.get(0))?,
+            })
+        })
+    }
+
+    /// Is the container no shard of another? (`swift/container/backend.py: is_root_container`)
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn is_root(&mut self) -> Result<bool, BrokerError> {
+        self.db.read(|conn, schema| lifecycle::is_root(conn, schema, &RangeSummary::read(conn, schema)?))
+    }
+
+    /// Objects and bytes of each policy that ever had rows (`swift/container/backend.py: get_policy_stats`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn policy_totals(&mut self) -> Result<Vec<(PolicyIndex, i64, i64)>, BrokerError> {
+        self.db.read(|conn, schema| {
+            let sql = match schema.policies {
+                true => "SELECT storage_policy_index, object_count, bytes_used FROM policy_stat ORDER BY 1",
+                false => "SELECT 0, object_count, bytes_used FROM container_stat",
+            };
+            let mut statement = conn.prepare_cached(sql)?;
+            let mut rows = statement.query([])?;
+            let mut totals = Vec::new();
+            while let Some(row) = rows.next()? {
+                totals.push((PolicyIndex(number(row, 0)?), number(row, 1)?, number(row, 2)?));
+            }
+            Ok(totals)
+        })
+    }
+
+    /// How far a peer's database and ours have got with each other, -1 if nothing is known
+    /// (`swift/common/db.py: get_sync`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn sync_point(&mut self, peer: &ReplicaId, direction: Direction) -> Result<RowId, BrokerError> {
+        self.db.read(|conn, _| {
+            let sql = format!("SELECT sync_point FROM {} WHERE remote_id = ?", table(direction));
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut found = statement.query([peer.as_str()])?;
+            Ok(found.next()?.map(read_point).transpose()?.unwrap_or(RowId::NONE))
+        })
+    }
+
+    /// All sync points of one direction (`swift/common/db.py: get_syncs`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn sync_points(&mut self, direction: Direction) -> Result<Vec<SyncPoint>, BrokerError> {
+        self.db.read(|conn, _| {
+            let sql = format!("SELECT sync_point, remote_id FROM {} ORDER BY remote_id", table(direction));
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut rows = statement.query([])?;
+            let mut points = Vec::new();
+            while let Some(row) = rows.next()? {
+                // An id that could be none is of no peer that we can meet.
+                if let Some(remote_id) = ReplicaId::new(text(row, 1)?) {
+                    points.push(SyncPoint { remote_id, point: read_point(row)? });
+                }
+            }
+            Ok(points)
+        })
+    }
+
+    /// Raises sync points; none falls (`swift/common/db.py: merge_syncs`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn merge_sync_points(
+        &mut self,
+        points: &[SyncPoint],
+        direction: Direction,
+    ) -> Result<(), BrokerError> {
+        if points.is_empty() {
+            return Ok(());
+        }
+        self.db.write(|conn, _| {
+            points
+                .iter()
+                .try_for_each(|point| raise_sync_point(conn, table(direction), &point.remote_id, point.point))
+        })
+    }
+
+    /// Sets a sync point, up or down: for one that promises rows that are not there.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn set_sync_point(
+        &mut self,
+        peer: &ReplicaId,
+        point: RowId,
+        direction: Direction,
+    ) -> Result<(), BrokerError> {
+        self.db.write(|conn, _| replace_sync_point(conn, table(direction), peer, point))
+    }
+
+    /// The container's metadata, deleted keys included.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn metadata(&mut self) -> Result<Metadata, BrokerError> {
+        self.db.read(metadata)
+    }
+
+    /// Takes over what is newer. Writes nothing if nothing is (`swift/common/db.py: update_metadata`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn merge_metadata(&mut self, theirs: &Metadata) -> Result<(), BrokerError> {
+        let news = self
+            .db
+            .read(|conn, schema| Ok(merge::merge_metadata(&metadata(conn, schema)?, theirs).is_some()))?;
+        if !news {
+            return Ok(());
+        }
+        self.db.write(|conn, schema| match merge::merge_metadata(&metadata(conn, schema)?, theirs) {
+            Some(merged) => store_metadata(conn, schema, &merged),
+            None => Ok(()),
+        })
+    }
+
+    /// Up to which row the reconciler's queue has been filled (`swift/container/backend.py: get_reconciler_sync`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn reconciler_point(&mut self) -> Result<RowId, BrokerError> {
+        self.db.read(|conn, schema| match schema.policies {
+            true => the_row(conn, "SELECT reconciler_sync_point FROM container_stat", read_point),
+            false => Ok(RowId::NONE),
+        })
+    }
+
+    /// Sets it (`swift/container/backend.py: update_reconciler_sync`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn set_reconciler_point(&mut self, point: RowId) -> Result<(), BrokerError> {
+        self.db.write(|conn, schema| {
+            schema.add_policies(conn)?;
+            conn.execute("UPDATE container_stat SET reconciler_sync_point = ?", [point.0])?;
+            Ok(())
+        })
+    }
+
+    /// Sets how far container sync has got (`swift/container/backend.py: set_x_container_sync_points`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn set_container_sync_points(&mut self, first: RowId, second: RowId) -> Result<(), BrokerError> {
+        self.db.write(|conn, schema| {
+            schema.add_container_sync(conn)?;
+            let sql = "UPDATE container_stat SET x_container_sync_point1 = ?, x_container_sync_point2 = ?";
+            conn.execute(sql, [first.0, second.0])?;
+            Ok(())
+        })
+    }
+
+    /// Makes a file that arrived from `sender` a replica of its own: a new id, all of the sender's rows known to be here,
+    /// and the account to be told again (`swift/common/db.py: newid`).
+    ///
+    /// To be called before any other row is merged into the file: the point is the greatest number present, and must not
+    /// promise rows of ours as the sender's.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn new_id(&mut self, sender: &ReplicaId, new: ReplicaId) -> Result<(), BrokerError> {
+        self.db.write(|conn, _| {
+            let last =
+                conn.query_row("SELECT MAX(ROWID) FROM object", [], |row| row.get::<_, Option<i64>>(0))?;
+            replace_sync_point(conn, "incoming_sync", sender, last.map_or(RowId::NONE, RowId))?;
+            conn.execute(
+                "UPDATE container_stat SET id = ?, reported_put_timestamp = 0, reported_delete_timestamp = 0,
+                    reported_object_count = 0, reported_bytes_used = 0",
+                [new.as_str()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Takes over what the replica that this file will replace knew besides its rows: its incoming sync points, its shard
+    /// ranges and its metadata (`swift/common/db_replicator.py: rsync_then_merge`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn adopt_incoming(&mut self, replaced: &mut Broker) -> Result<(), BrokerError> {
+        self.merge_sync_points(&replaced.sync_points(Direction::Incoming)?, Direction::Incoming)?;
+        self.merge_shard_ranges(replaced.shard_ranges()?)?;
+        self.merge_metadata(&replaced.metadata()?)
+    }
+
+    fn place(&self) -> Place {
+        let name = self.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let epoch = self.home.as_ref().and_then(|_| DbFileName::parse(name).epoch);
+        Place { sharding: self.retiring.is_some(), epoch: epoch.map(str::to_owned) }
+    }
+
+    /// Objects and bytes of the retiring file, which count while there is one.
+    fn outside_counts(&mut self) -> Result<Option<(i64, i64)>, BrokerError> {
+        self.retiring.as_mut().map(|retiring| retiring.read(|conn, _| stored_counts(conn))).transpose()
+    }
+}
+
+/// What the files' names tell of a container's state.
+#[derive(Debug)]
+struct Place {
+    sharding: bool,
+    epoch: Option<String>,
+}
+
+impl Place {
+    /// `swift/container/backend.py: get_db_state`
+    fn state(&self, ranges: &RangeSummary) -> DbState {
+        let same_time = |a: &str, b: &str| match (a.parse::<Timestamp>(), b.parse::<Timestamp>()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => a == b,
+        };
+        let own_epoch = ranges.own.as_ref().and_then(|own| own.epoch.as_ref());
+        match (&self.epoch, own_epoch) {
+            _ if self.sharding => DbState::Sharding,
+            (Some(file), Some(own)) if same_time(file, own.as_str()) => match ranges.others {
+                true => DbState::Sharded,
+                false => DbState::Collapsed,
+            },
+            _ => DbState::Unsharded,
+        }
+    }
+
+    /// The objects and bytes that a client is told of (`swift/container/backend.py: _get_alternate_object_stats`).
+    fn counts(
+        &self,
+        conn: &Connection,
+        schema: &Schema,
+        outside: Option<(i64, i64)>,
+    ) -> Result<(i64, i64), Fault> {
+        if let Some(counts) = outside {
+            return Ok(counts);
+        }
+        let ranges = RangeSummary::read(conn, schema)?;
+        if self.state(&ranges) == DbState::Sharded && lifecycle::is_root(conn, schema, &ranges)? {
+            return Ok(ranges.usage);
+        }
+        stored_counts(conn)
+    }
+}
+
+/// A database's own facts about itself, as stored.
+struct Stat {
+    account: String,
+    container: String,
+    created_at: Stamp,
+    put_timestamp: Stamp,
+    delete_timestamp: Stamp,
+    status_changed_at: Stamp,
+    hash: String,
+    id: String,
+    storage_policy_index: PolicyIndex,
+}
+
+impl Stat {
+    fn read(conn: &Connection, schema: &Schema) -> Result<Stat, Fault> {
+        let policy = if schema.policies { "storage_policy_index" } else { "0" };
+        let sql = format!(
+            "SELECT account, container, created_at, put_timestamp, delete_timestamp, status_changed_at, hash, id, {policy}
+                FROM container_stat"
+        );
+        the_row(conn, &sql, |row| {
+            Ok(Stat {
+                account: text(row, 0)?,
+                container: text(row, 1)?,
+                created_at: Stamp::stored(text(row, 2)?),
+                put_timestamp: Stamp::stored(text(row, 3)?),
+                delete_timestamp: Stamp::stored(text(row, 4)?),
+                status_changed_at: Stamp::stored(text(row, 5)?),
+                hash: text(row, 6)?,
+                id: text(row, 7)?,
+                storage_policy_index: PolicyIndex(number(row, 8)?),
+            })
+        })
+    }
+}
+
+/// The only row of a query on the container's info. Without it the database is worth nothing.
+fn the_row<T>(
+    conn: &Connection,
+    sql: &str,
+    read: impl FnOnce(&rusqlite::Row<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    read(rows.next()?.ok_or_else(|| Fault::Damaged("its info row is missing".to_owned()))?)
+}
+
+fn stored_counts(conn: &Connection) -> Result<(i64, i64), Fault> {
+    the_row(conn, "SELECT object_count, bytes_used FROM container_stat", |row| {
+        Ok((number(row, 0)?, number(row, 1)?))
+    })
+}
+
+/// `account/container`, which is also the name of the container's own shard range.
+fn container_path(conn: &Connection) -> Result<String, Fault> {
+    the_row(conn, "SELECT account, container FROM container_stat", |row| {
+        Ok(format!("{}/{}", text(row, 0)?, text(row, 1)?))
+    })
+}
+
+fn metadata(conn: &Connection, schema: &Schema) -> Result<Metadata, Fault> {
+    if !schema.metadata {
+        return Ok(Metadata::default());
+    }
+    let stored = the_row(conn, "SELECT metadata FROM container_stat", |row| text(row, 0))?;
+    merge::parse_metadata(&stored).map_err(|bad| Fault::BadData(bad.to_string()))
+}
+
+fn store_metadata(conn: &Connection, schema: &mut Schema, metadata: &Metadata) -> Result<(), Fault> {
+    schema.add_metadata(conn)?;
+    conn.execute("UPDATE container_stat SET metadata = ?", [merge::print_metadata(metadata)])?;
+    Ok(())
+}
+
+fn table(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Incoming => "incoming_sync",
+        Direction::Outgoing => "outgoing_sync",
+    }
+}
+
+/// A row number in the first column; nothing there is nothing known.
+fn read_point(row: &rusqlite::Row<'_>) -> Result<RowId, Fault> {
+    Ok(row.get::<_, Option<i64>>(0)?.map_or(RowId::NONE, RowId))
+}
+
+fn raise_sync_point(conn: &Connection, table: &str, peer: &ReplicaId, point: RowId) -> Result<(), Fault> {
+    let sql = format!("UPDATE {table} SET sync_point = max(?, sync_point) WHERE remote_id = ?");
+    if conn.prepare_cached(&sql)?.execute(params![point.0, peer.as_str()])? == 0 {
+        let sql = format!("INSERT INTO {table} (sync_point, remote_id) VALUES (?, ?)");
+        conn.prepare_cached(&sql)?.execute(params![point.0, peer.as_str()])?;
+    }
+    Ok(())
+}
+
+fn replace_sync_point(conn: &Connection, table: &str, peer: &ReplicaId, point: RowId) -> Result<(), Fault> {
+    let sql = format!("INSERT OR REPLACE INTO {table} (sync_point, remote_id) VALUES (?, ?)");
+    conn.prepare_cached(&sql)?.execute(params![point.0, peer.as_str()])?;
+    Ok(())
+}
+
+/// A new id for a database on `device`: a random UUID, then the device's name, as Swift makes them
+/// (`swift/common/db.py: _new_db_id`).
+pub fn fresh_id(device: &str) -> ReplicaId {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).expect("the kernel has randomness");
+    random[6] = random[6] & 0x0f | 0x40;
+    random[8] = random[8] & 0x3f | 0x80;
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let uuid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    ReplicaId::new(format!("{uuid}-{device}")).or_else(|| ReplicaId::new(uuid)).expect("a UUID is a sound id")
+}

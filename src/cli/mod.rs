@@ -1,1 +1,416 @@
-//! The command line.
+//! The command line turned into values; one file a subcommand says what it does and prints.
+//!
+//! Nothing past this file sees an argument as text, and nothing but the subcommands prints results. Results go to
+//! standard output, everything else to standard error.
+
+pub mod demo;
+pub mod info;
+pub mod run;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::report::logger::Sink;
+use crate::report::terminal;
+use crate::report::text::printable;
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The pass had no failure, or there was none to make.
+    Clean = 0,
+    /// The pass had failures.
+    Failures = 1,
+    /// The command line or the configuration cannot be used.
+    Usage = 2,
+    /// Another pass of this node is running.
+    Busy = 75,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// What to do, with everything needed for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Be the agent: one pass, or a daemon.
+    Run(RunOptions),
+    /// Show a cluster's whole life on this machine.
+    Demo(DemoOptions),
+    /// Describe one database.
+    Info(InfoOptions),
+}
+
+/// What `agent` was asked for when it was given no subcommand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOptions {
+    /// The conf file, or a directory of fragments.
+    pub config: PathBuf,
+    /// One pass as a client, then exit. Always true if `dry_run` is.
+    pub once: bool,
+    /// The only devices to walk; all if `None`. Never empty.
+    pub devices: Option<BTreeSet<String>>,
+    /// The only partitions to walk; all if `None`. Never empty.
+    pub partitions: Option<BTreeSet<u32>>,
+    /// Say what a pass would do, and do none of it.
+    pub dry_run: bool,
+    /// Print what a pass counted as one JSON object.
+    pub json: bool,
+    /// How much to log.
+    pub verbosity: Verbosity,
+}
+
+/// What `agent demo` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DemoOptions {
+    /// Build the cluster here and leave it; in a temporary directory if `None`.
+    pub keep: Option<PathBuf>,
+}
+
+/// What `agent info` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InfoOptions {
+    /// The database.
+    pub database: PathBuf,
+    /// The conf file, for the rings and the thresholds.
+    pub config: PathBuf,
+    /// One JSON object instead of text.
+    pub json: bool,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// `-q`: warnings and errors; no progress, no table.
+    Quiet,
+    /// What `log_level` says.
+    Normal,
+    /// `-v`: everything, and to standard error even as a daemon.
+    Verbose,
+}
+
+impl Verbosity {
+    /// What to log if the conf file asks for `configured`.
+    pub fn level(self, configured: LevelFilter) -> LevelFilter {
+        match self {
+            Verbosity::Quiet => configured.min(LevelFilter::Warn),
+            Verbosity::Normal => configured,
+            Verbosity::Verbose => LevelFilter::Debug,
+        }
+    }
+}
+
+impl RunOptions {
+    /// Where to log: a daemon that nobody watches logs to syslog, as Swift's do; all else is for who started it.
+    pub fn sink(&self, stderr_is_terminal: bool) -> Sink {
+        match self.verbosity {
+            Verbosity::Verbose => Sink::Stderr,
+            _ if self.once || stderr_is_terminal => Sink::Stderr,
+            _ => Sink::Syslog,
+        }
+    }
+}
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// What [`refuse`] prints: a usage error, or the text of `--help` or `--version`.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let Arguments { subcommand, run } = Arguments::try_parse_from(arguments)?;
+    match subcommand {
+        None => run.checked().map(Command::Run),
+        Some(Subcommands::Demo { keep }) => Ok(Command::Demo(DemoOptions { keep })),
+        Some(Subcommands::Info { database, json, config }) => {
+            Ok(Command::Info(InfoOptions { database, config, json }))
+        }
+    }
+}
+
+/// Prints what came in the way of [`parse`]: help to standard output, complaints to standard error.
+pub fn refuse(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Clean;
+    }
+    let text = error.render().to_string();
+    complain(text.strip_prefix("error: ").unwrap_or(&text).trim_end())
+}
+
+/// Says on standard error why the command line or the configuration cannot be used.
+pub fn complain(reason: impl fmt::Display) -> Exit {
+    let text = format!("agent: {reason}");
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    terminal::say(&lines.join("\n"));
+    Exit::Usage
+}
+
+/// Writes a result to standard output. A reader that went away wants no more of it, so that is no error.
+pub fn print(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}
+
+#[derive(Parser)]
+#[command(
+    name = "agent",
+    version,
+    about = ABOUT,
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    subcommand: Option<Subcommands>,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+#[derive(Args)]
+struct RunArguments {
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG, hide_default_value = true, help = CONFIG_HELP)]
+    config: PathBuf,
+    /// Make one pass as a client, then exit
+    #[arg(short, long)]
+    once: bool,
+    /// With --once: only these devices, as in sdb1,sdb2
+    #[arg(short, long, value_name = "LIST", value_parser = devices)]
+    devices: Option<BTreeSet<String>>,
+    /// With --once: only these partitions, as in 17,1029
+    #[arg(short, long, value_name = "LIST", value_parser = partitions)]
+    partitions: Option<BTreeSet<u32>>,
+    /// Make one pass that only says what it would do
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what the pass counted as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Log everything, to standard error
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Log warnings and errors only; no progress, no table
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Drive a cluster of loopback nodes through its whole life
+    Demo {
+        /// Build it here and leave it, not in a temporary directory
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+    },
+    /// Describe one database, and what a pass would do with it
+    Info {
+        /// The database: a .db file
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG, hide_default_value = true, help = CONFIG_HELP)]
+        config: PathBuf,
+    },
+}
+
+impl RunArguments {
+    fn checked(self) -> Result<RunOptions, clap::Error> {
+        let once = self.once || self.dry_run;
+        let filter = match (&self.devices, &self.partitions) {
+            (Some(_), _) => Some("--devices"),
+            (None, Some(_)) => Some("--partitions"),
+            (None, None) => None,
+        };
+        if let (false, Some(filter)) = (once, filter) {
+            let reason = format!("{filter} can be used only with --once");
+            return Err(Arguments::command().error(ErrorKind::MissingRequiredArgument, reason));
+        }
+        let verbosity = match (self.verbose, self.quiet) {
+            (true, _) => Verbosity::Verbose,
+            (false, true) => Verbosity::Quiet,
+            (false, false) => Verbosity::Normal,
+        };
+        Ok(RunOptions {
+            config: self.config,
+            once,
+            devices: self.devices,
+            partitions: self.partitions,
+            dry_run: self.dry_run,
+            json: self.json,
+            verbosity,
+        })
+    }
+}
+
+/// A list as Swift reads it (`swift/common/utils: list_from_csv`): commas between, blanks around and empty items do not
+/// count. But an empty list is refused: a script whose variable was unset must not walk everything.
+fn list(text: &str) -> Result<Vec<&str>, String> {
+    let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    if items.is_empty() { Err("the list is empty".to_owned()) } else { Ok(items) }
+}
+
+fn devices(text: &str) -> Result<BTreeSet<String>, String> {
+    let device = |name: &str| match name {
+        "." | ".." => Err(format!("{name:?} is not a device's name")),
+        _ if name.contains('/') => {
+            Err(format!("{name:?} is a path; name the device as the ring does, as in sdb1"))
+        }
+        _ => Ok(name.to_owned()),
+    };
+    list(text)?.into_iter().map(device).collect()
+}
+
+fn partitions(text: &str) -> Result<BTreeSet<u32>, String> {
+    let partition =
+        |number: &str| number.parse().map_err(|_| format!("{number:?} is not a partition's number"));
+    list(text)?.into_iter().map(partition).collect()
+}
+
+/// Where Swift's own daemon is configured.
+const DEFAULT_CONFIG: &str = "/etc/swift/container-server.conf";
+
+const ABOUT: &str = "\
+Keeps the replicas of this node's Swift container databases in agreement with
+those on other nodes, and moves databases to where the ring wants them. Without
+--once it is a daemon: it serves its peers and makes a pass every `interval`.";
+
+const CONFIG_HELP: &str = "\
+Conf file, or a directory of fragments
+[default: /etc/swift/container-server.conf]";
+
+const AFTER_HELP: &str = "\
+Exit status:
+   0  the pass had no failure
+   1  it had some; the log and the table say with whom
+   2  the command line or the configuration cannot be used
+  75  another pass of this node is running; try again later
+
+Examples:
+  agent                             be the daemon
+  agent --once --json               one pass, from cron; its counters as JSON
+  agent --once --devices sdb1,sdb2  one pass over two devices
+  agent --dry-run --partitions 17   what a pass would do in partition 17
+  agent info path/to/database.db    describe one database
+  agent demo                        watch a small cluster at work";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        let words = std::iter::once("agent").chain(line.split_whitespace());
+        parse(words.map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    fn run(line: &str) -> RunOptions {
+        match parsed(line) {
+            Ok(Command::Run(options)) => options,
+            other => panic!("agent {line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_it_is_a_daemon() {
+        assert_eq!(
+            run(""),
+            RunOptions {
+                config: PathBuf::from("/etc/swift/container-server.conf"),
+                once: false,
+                devices: None,
+                partitions: None,
+                dry_run: false,
+                json: false,
+                verbosity: Verbosity::Normal,
+            }
+        );
+    }
+
+    #[test]
+    fn swifts_short_options_mean_the_long_ones() {
+        let long = run("--once --devices sdb1,sdb2 --partitions 3,17 --verbose --config x");
+        assert_eq!(run("-o -d sdb1,sdb2 -p 17,3,3 -v --config x"), long);
+        assert_eq!(long.devices, Some(BTreeSet::from(["sdb1".to_owned(), "sdb2".to_owned()])));
+        assert_eq!(long.partitions, Some(BTreeSet::from([3, 17])));
+    }
+
+    #[test]
+    fn a_dry_run_is_a_single_one() {
+        assert!(run("--dry-run --partitions 1").once);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_and_named() {
+        let table = [
+            ("--onec", "--onec"),
+            ("--devices sdb", "--devices can be used only with --once"),
+            ("--partitions 1", "--partitions can be used only with --once"),
+            ("--once --partitions x", "\"x\" is not a partition's number"),
+            ("--once --partitions -1", "-1"),
+            ("--once --partitions 4294967296", "\"4294967296\" is not"),
+            ("--once --partitions ,", "the list is empty"),
+            ("--once --devices=", "the list is empty"),
+            ("--once --devices=,,", "the list is empty"),
+            ("--once --devices /srv/node/sdb", "is a path"),
+            ("--once --devices ..", "is not a device's name"),
+            ("-v -q", "cannot be used with"),
+            ("--once demo", "demo"),
+            ("once", "once"),
+            ("info", "<DB>"),
+            ("info a b", "'b'"),
+        ];
+        for (line, reason) in table {
+            match parsed(line) {
+                Err(text) => assert!(text.contains(reason), "agent {line}: {reason:?} is missing: {text}"),
+                Ok(command) => panic!("agent {line}: {command:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn subcommands_take_their_own_options() {
+        let demo = Command::Demo(DemoOptions { keep: Some(PathBuf::from("here")) });
+        assert_eq!(parsed("demo --keep here"), Ok(demo));
+        let info = InfoOptions { database: PathBuf::from("x.db"), config: PathBuf::from("c"), json: true };
+        assert_eq!(parsed("info x.db --json --config c"), Ok(Command::Info(info)));
+    }
+
+    #[test]
+    fn only_a_daemon_that_nobody_watches_logs_to_syslog() {
+        let table = [
+            ("", false, Sink::Syslog),
+            ("-q", false, Sink::Syslog),
+            ("", true, Sink::Stderr),
+            ("-v", false, Sink::Stderr),
+            ("--once", false, Sink::Stderr),
+        ];
+        for (line, terminal, sink) in table {
+            assert_eq!(run(line).sink(terminal), sink, "agent {line}");
+        }
+    }
+
+    #[test]
+    fn verbosity_bends_the_configured_level() {
+        use LevelFilter::{Debug, Error, Info, Warn};
+        assert_eq!(Verbosity::Quiet.level(Info), Warn);
+        assert_eq!(Verbosity::Quiet.level(Error), Error);
+        assert_eq!(Verbosity::Normal.level(Error), Error);
+        assert_eq!(Verbosity::Verbose.level(Error), Debug);
+    }
+}

@@ -1,1 +1,101 @@
-//! The conversation; touches no file, socket or clock.
+//! The conversation between two agents; touches no file, socket or clock.
+//!
+//! One connection serves many databases, one exchange after the other. It opens with a greeting from each side. Then,
+//! for each database:
+//!
+//! 1. The sender introduces its replica (`Meet`). The receiver takes over what is newer of its policy, metadata and
+//!    timestamps, and introduces its own replica as it was before that (`Here`, or `Equal`, or `Missing`). The sender
+//!    takes over what is newer of that. Most exchanges end here.
+//! 2. If shard ranges differ, each tells all of its own.
+//! 3. The sender chooses ([`crate::strategy`]):
+//!    * rows after a point, in batches, a few of them on their way at a time (`Rows`, `Took`), closed by the sync
+//!      points that the receiver inherits (`RowsDone`);
+//!    * or its file (`Offer`, `Accept`): as a delta against the receiver's own file (`Windows`, then for each window
+//!      that differs `Pages`, `Want`, `Signature`, `Patch`; then `Rebuilt`), or in full (`Literal`). A digest of the
+//!      whole file closes either (`FileDone`); where a delta does not come out equal (`Mismatch`), the file follows in
+//!      full.
+//! 4. The receiver makes it durable and says what it ended with (`Settled`).
+//!
+//! The receiver may refuse at any point; what the sender says before it hears that is passed over. Anything else that
+//! comes out of turn, or does not parse, is a [`Violation`] and ends the connection: nothing that was staged is used.
+
+pub mod message;
+pub mod receiver;
+pub mod rows;
+pub mod sender;
+pub mod wire;
+
+use std::fmt;
+
+use message::Message;
+
+/// Batches of rows on their way at once: enough to keep reading, sending and merging at the same time.
+pub const BATCHES_IN_FLIGHT: u64 = 4;
+/// Windows of a delta worked on at once, for the same reason.
+pub const WINDOWS_IN_FLIGHT: usize = 8;
+/// The most shard ranges of one container that are exchanged.
+pub const RANGES_LIMIT: usize = 50_000;
+/// Shard ranges in one message.
+pub const RANGES_PER_MESSAGE: usize = 500;
+/// Window digests in one message.
+pub const DIGESTS_PER_MESSAGE: usize = 4096;
+
+/// What a peer must not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Violation {
+    /// A message that does not fit here.
+    OutOfTurn {
+        /// What could have come.
+        expected: &'static str,
+        /// What came.
+        heard: &'static str,
+    },
+    /// More than anybody has.
+    TooMany(&'static str),
+    /// Something that contradicts what was said before.
+    Lie(&'static str),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::OutOfTurn { expected, heard } => {
+                write!(f, "broke the protocol: expected {expected}, heard {heard}")
+            }
+            Violation::TooMany(what) => write!(f, "broke the protocol: too many {what}"),
+            Violation::Lie(what) => write!(f, "broke the protocol: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for Violation {}
+
+impl Message {
+    /// Its name, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Meet(_) => "meet",
+            Message::Ranges { .. } => "shard ranges",
+            Message::Rows { .. } => "rows",
+            Message::RowsDone { .. } => "rows done",
+            Message::Offer { .. } => "an offer",
+            Message::Literal(_) => "a literal window",
+            Message::Windows(_) => "window digests",
+            Message::Want { .. } => "want",
+            Message::Patch { .. } => "a patch",
+            Message::FileDone { .. } => "file done",
+            Message::Here { .. } => "here",
+            Message::Equal { .. } => "equal",
+            Message::Missing => "missing",
+            Message::Refused(_) => "refused",
+            Message::Took { .. } => "took",
+            Message::Accept(_) => "accept",
+            Message::Pages { .. } => "page digests",
+            Message::Signature { .. } => "a signature",
+            Message::Rebuilt => "rebuilt",
+            Message::Mismatch => "mismatch",
+            Message::Working => "working",
+            Message::Settled(_) => "settled",
+        }
+    }
+}

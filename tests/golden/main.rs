@@ -3,6 +3,7 @@
 //! One module a file or folder of `tests/data/golden` (its README says what each holds). `SWIFTLET_GOLDEN` names another
 //! directory of the same layout. A vector that no module knows is a failure, not a skip.
 
+mod databases;
 mod vectors;
 
 mod chexor;
@@ -28,6 +29,7 @@ mod sharded;
 mod sync_points;
 mod timestamps;
 mod update_item;
+mod merge_rules;
 
 /// Every entry of the vectors' directory has a module here; `builders` waits for the ring builder.
 #[test]

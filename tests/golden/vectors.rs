@@ -21,6 +21,16 @@ pub fn json(name: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// The items of a list in a vector.
+pub fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap_or_else(|| panic!("not a list: {value}"))
+}
+
+/// A text in a vector.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("not a text: {value}"))
+}
+
 /// The bytes of a file of the vectors, inflated if its name ends in `.gz`.
 pub fn bytes(name: &str) -> Vec<u8> {
     let path = root().join(name);

@@ -1,0 +1,340 @@
+//! One SQLite file, opened the way Swift opens it, and the faults it may have told apart.
+//!
+//! Swift's daemons share these files with us, so the settings follow `swift/common/db.py: get_db_connection`: rollback
+//! journal, `synchronous = NORMAL`, and the function `chexor`, without which the triggers fail. What we add protects us
+//! from the file: opening never creates or converts one, its schema may call nothing but innocuous functions, and no
+//! value in it may be longer than [`VALUE_LIMIT_BYTES`].
+//!
+//! Every look at a file is one transaction, because a summary put together from several moments would compare as a
+//! difference that is not there. Every change begins `IMMEDIATE`: two writers that both read first and then want to
+//! write would wait for each other until one gives up.
+
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
+
+use super::schema::Schema;
+use crate::drive::{DriveError, OpenGuard, opening};
+use crate::replica::RowHash;
+
+/// What kept a broker from its work, split by what the caller does about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerError {
+    /// There is no database: the replica is missing here.
+    Missing,
+    /// It is no container database, or a broken one: quarantine it.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said, or what is not there.
+        cause: String,
+    },
+    /// The disk failed, is full or refuses us. The database itself may be sound: try again, quarantine nothing.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite or the system said.
+        cause: String,
+    },
+    /// Somebody else held a lock for longer than we wait: try again later.
+    Busy {
+        /// The file whose lock it is.
+        path: PathBuf,
+    },
+    /// A database that was to be created is there already.
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It holds, or was to be given, something that we cannot work with: leave it alone and report it.
+    BadData {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        cause: String,
+    },
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BrokerError::Missing => f.write_str("there is no database"),
+            BrokerError::Damaged { path, cause } => write!(f, "{}: damaged: {cause}", path.display()),
+            BrokerError::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
+            BrokerError::Busy { path } => write!(f, "{}: locked by others for too long", path.display()),
+            BrokerError::Exists { path } => write!(f, "{}: there is a database already", path.display()),
+            BrokerError::BadData { path, cause } => write!(f, "{}: cannot be used: {cause}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for BrokerError {}
+
+impl BrokerError {
+    /// Is it the database itself that is at fault, so that it has to be quarantined?
+    pub fn is_damage(&self) -> bool {
+        matches!(self, BrokerError::Damaged { .. })
+    }
+
+    /// The error of a system call on `path`.
+    pub(super) fn io(path: &Path, error: &std::io::Error) -> BrokerError {
+        let path = path.to_owned();
+        match error.kind() {
+            ErrorKind::NotFound => BrokerError::Missing,
+            ErrorKind::AlreadyExists => BrokerError::Exists { path },
+            _ => BrokerError::Io { path, cause: error.to_string() },
+        }
+    }
+}
+
+impl From<DriveError> for BrokerError {
+    fn from(error: DriveError) -> BrokerError {
+        let cause = error.to_string();
+        match error {
+            DriveError::Busy { path }
+            | DriveError::HotJournal { path }
+            | DriveError::Moved { path }
+            | DriveError::TooLong { path, .. } => BrokerError::Busy { path },
+            DriveError::NotADatabase { path } => BrokerError::Damaged { path, cause },
+            DriveError::NotMounted { path }
+            | DriveError::NotADirectory { path }
+            | DriveError::Full { path }
+            | DriveError::Io { path, .. } => BrokerError::Io { path, cause },
+        }
+    }
+}
+
+/// A fault inside a transaction, before the file's path is added to it.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Sqlite(rusqlite::Error),
+    Damaged(String),
+    BadData(String),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Fault {
+        Fault::Sqlite(error)
+    }
+}
+
+impl Fault {
+    /// Tells what a caller treats alike (`swift/common/db.py: possibly_quarantine`, less its disk errors: a flaky read
+    /// must not move a good database away).
+    pub(super) fn at(self, path: &Path) -> BrokerError {
+        let path = path.to_owned();
+        let error = match self {
+            Fault::Damaged(cause) => return BrokerError::Damaged { path, cause },
+            Fault::BadData(cause) => return BrokerError::BadData { path, cause },
+            Fault::Sqlite(error) => error,
+        };
+        let cause = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BrokerError::Busy { path },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                BrokerError::Damaged { path, cause }
+            }
+            Some(ErrorCode::Unknown) if cause.contains("no such table") => {
+                BrokerError::Damaged { path, cause }
+            }
+            Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation | ErrorCode::Unknown) | None => {
+                BrokerError::BadData { path, cause }
+            }
+            Some(_) => BrokerError::Io { path, cause },
+        }
+    }
+}
+
+/// Who knows of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A container's database in its place.
+    Shared,
+    /// A file of our own.
+    Private,
+}
+
+/// One open file.
+pub(super) struct Db {
+    // Dropped in this order: the guard must outlive the connection.
+    conn: Connection,
+    _guard: OpenGuard,
+    path: PathBuf,
+    inode: (u64, u64),
+    usage: Use,
+    schema: Schema,
+    schema_version: i64,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// Opens a file that is there. Waits up to `busy` for other connections' locks, now and in every transaction.
+    pub(super) fn open(path: &Path, busy: Duration, usage: Use) -> Result<Db, BrokerError> {
+        let inode = inode(path)?;
+        let guard = opening(path);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = connect(path, flags, busy).map_err(|fault| fault.at(path))?;
+        let (path, schema) = (path.to_owned(), Schema::default());
+        let mut db = Db { conn, _guard: guard, path, inode, usage, schema, schema_version: -1 };
+        db.read(|_, _| Ok(()))?;
+        let mode: String =
+            db.conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(|e| db.fault(e.into()))?;
+        if mode == "wal" {
+            return Err(db.fault(Fault::BadData("it is in WAL mode, which Swift never uses".to_owned())));
+        }
+        Ok(db)
+    }
+
+    /// One look, in one transaction that sees one moment.
+    pub(super) fn read<T>(
+        &mut self,
+        look: impl FnOnce(&Connection, &Schema) -> Result<T, Fault>,
+    ) -> Result<T, BrokerError> {
+        self.transaction(TransactionBehavior::Deferred, |conn, schema| look(conn, schema))
+    }
+
+    /// One change: all of it, or none.
+    ///
+    /// Others may rename another file over this one while we have it open, and what we write then goes with the old. They
+    /// take their last look under SQLite's lock, so a change is theirs to keep if the name still stands after it; if not,
+    /// it does not count.
+    pub(super) fn write<T>(
+        &mut self,
+        change: impl FnOnce(&Connection, &mut Schema) -> Result<T, Fault>,
+    ) -> Result<T, BrokerError> {
+        let done = self.transaction(TransactionBehavior::Immediate, change)?;
+        if self.usage == Use::Shared && inode(&self.path)? != self.inode {
+            return Err(BrokerError::Busy { path: self.path.clone() });
+        }
+        Ok(done)
+    }
+
+    fn transaction<T>(
+        &mut self,
+        behavior: TransactionBehavior,
+        work: impl FnOnce(&Connection, &mut Schema) -> Result<T, Fault>,
+    ) -> Result<T, BrokerError> {
+        let attempt = || {
+            let transaction = self.conn.transaction_with_behavior(behavior)?;
+            // Swift's servers migrate old databases under our eyes.
+            let version = transaction.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+            if version != self.schema_version {
+                self.schema = Schema::read(&transaction)?;
+                self.schema_version = version;
+            }
+            let done = work(&transaction, &mut self.schema)?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        attempt().map_err(|fault: Fault| {
+            self.schema_version = -1;
+            fault.at(&self.path)
+        })
+    }
+
+    /// Is the open file still the one that its path names? Others replace files by renaming over them.
+    pub(super) fn is_current(&self) -> bool {
+        inode(&self.path) == Ok(self.inode)
+    }
+
+    /// Where the file is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A fault, with this file's path.
+    pub(super) fn fault(&self, fault: Fault) -> BrokerError {
+        fault.at(&self.path)
+    }
+}
+
+/// Device and inode of a regular file; a link or a directory in a database's place is refused.
+fn inode(path: &Path) -> Result<(u64, u64), BrokerError> {
+    let meta = fs::symlink_metadata(path).map_err(|e| BrokerError::io(path, &e))?;
+    if !meta.is_file() {
+        return Err(Fault::BadData("it is no regular file".to_owned()).at(path));
+    }
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// A connection with every setting made that does not touch the file.
+pub(super) fn connect(path: &Path, flags: OpenFlags, busy: Duration) -> Result<Connection, Fault> {
+    // SQLite reads a relative `file:...` as a URI with options.
+    let anchored = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
+    let conn = Connection::open_with_flags(anchored, flags)?;
+    // SQLite's own waiting (1 ms, growing to 100 ms) has the shape of Swift's, and gives way to it a little.
+    conn.busy_timeout(busy)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_LIMIT_BYTES)?;
+    conn.execute_batch(&format!(
+        "PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA cache_size = -{CACHE_KIB};"
+    ))?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    let flags =
+        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+    conn.create_scalar_function("chexor", 3, flags, chexor)?;
+    Ok(conn)
+}
+
+/// `swift/common/db.py: chexor`, for the triggers.
+fn chexor(context: &Context<'_>) -> rusqlite::Result<String> {
+    let argument = |index: usize| -> rusqlite::Result<&str> {
+        let text = context.get_raw(index).as_str();
+        text.map_err(|_| rusqlite::Error::UserFunctionError("chexor takes text only".into()))
+    };
+    let Some(mut hash) = RowHash::parse(argument(0)?) else {
+        return Err(rusqlite::Error::UserFunctionError("the stored hash is not 32 hex digits".into()));
+    };
+    hash.mix(argument(1)?, argument(2)?);
+    Ok(hash.to_string())
+}
+
+/// A column as text. SQLite columns hold what was put in them, whatever they are declared as.
+pub(super) fn text(row: &Row<'_>, column: usize) -> Result<String, Fault> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(String::new()),
+        ValueRef::Integer(number) => Ok(number.to_string()),
+        ValueRef::Text(bytes) => String::from_utf8(bytes.to_vec()).map_err(|_| unreadable(row, column)),
+        ValueRef::Real(_) | ValueRef::Blob(_) => Err(unreadable(row, column)),
+    }
+}
+
+/// A column as a number; nothing counts as 0, and sums that overflowed into a float are cut back.
+pub(super) fn number(row: &Row<'_>, column: usize) -> Result<i64, Fault> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(0),
+        ValueRef::Integer(number) => Ok(number),
+        ValueRef::Real(number) => Ok(number as i64),
+        ValueRef::Text(b"") => Ok(0),
+        ValueRef::Text(_) | ValueRef::Blob(_) => Err(unreadable(row, column)),
+    }
+}
+
+fn unreadable(row: &Row<'_>, column: usize) -> Fault {
+    let name = row.as_ref().column_name(column).unwrap_or("?");
+    Fault::BadData(format!("column {name} holds something of another type"))
+}
+
+/// The most bytes of one value or row; the longest that Swift writes is a container's metadata, some tens of KiB.
+const VALUE_LIMIT_BYTES: i32 = 4 * 1024 * 1024;
+
+/// SQLite's page cache per open file.
+const CACHE_KIB: u32 = 2000;
+
+/// Prepared statements kept per open file: a few more than there are.
+const STATEMENTS_KEPT: usize = 48;

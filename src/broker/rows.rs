@@ -1,0 +1,303 @@
+//! Object rows: read after a point, and merged.
+//!
+//! What a merge comes to is decided by [`crate::merge`]; here it is done. Swift lets triggers keep the container's counts
+//! and hash row by row, which costs several times what storing the rows does. We turn the triggers off for the length of a
+//! merge, add up what they would have done, and write it once, in the same transaction.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, params, params_from_iter};
+
+use super::db::{Fault, number, text};
+use super::schema::Schema;
+use super::{Broker, BrokerError};
+use crate::merge;
+use crate::replica::{PolicyIndex, ReplicaId, Row, RowHash, RowId};
+
+impl Broker {
+    /// Up to `limit` rows with numbers above `after`, lowest first, as they are stored
+    /// (`swift/common/db.py: get_items_since`). Pending records are not among them; see [`Broker::flush_pending`].
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn rows_after(&mut self, after: RowId, limit: usize) -> Result<Vec<Row>, BrokerError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.db.read(|conn, schema| {
+            let sql =
+                format!("SELECT {} FROM object WHERE ROWID > ? ORDER BY ROWID LIMIT ?", row_columns(schema));
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut found = statement.query(params![after.0, limit])?;
+            let mut rows = Vec::new();
+            while let Some(row) = found.next()? {
+                rows.push(read_row(row)?);
+            }
+            Ok(rows)
+        })
+    }
+
+    /// The highest number ever given to a row of this file, -1 if none was (`swift/common/db.py: get_max_row`).
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn max_row(&mut self) -> Result<RowId, BrokerError> {
+        self.db.read(|conn, _| sequence(conn, "object"))
+    }
+
+    /// Merges rows, all or none, and returns how many were new in some respect
+    /// (`swift/container/backend.py: merge_items`). With a `source`, the peer they come from, it is remembered that all
+    /// of its rows up to the last of these are here.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`; `BadData` if a row's times cannot be read or the last row of a `source` has no
+    /// number.
+    pub fn merge_rows(&mut self, rows: Vec<Row>, source: Option<&ReplicaId>) -> Result<usize, BrokerError> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        self.db.write(|conn, schema| merge_rows(conn, schema, rows, source))
+    }
+}
+
+fn merge_rows(
+    conn: &Connection,
+    schema: &mut Schema,
+    rows: Vec<Row>,
+    source: Option<&ReplicaId>,
+) -> Result<usize, Fault> {
+    schema.add_policies(conn)?;
+    if let Some(source) = source {
+        let last = rows.last().and_then(|row| row.row_id);
+        let point =
+            last.ok_or_else(|| Fault::BadData("the last row from a peer has no number".to_owned()))?;
+        super::raise_sync_point(conn, "incoming_sync", source, point)?;
+    }
+    let held = rows_of_names(conn, schema, &rows)?;
+    let merged = merge::merge_rows(rows, |name, policy| held.get(&policy)?.get(name))
+        .map_err(|bad| Fault::BadData(bad.to_string()))?;
+    drop(held);
+    let mut change = Change::begin(conn, schema)?;
+    for (name, policy) in &merged.delete {
+        change.delete(name, *policy)?;
+    }
+    for row in &merged.insert {
+        change.insert(row)?;
+    }
+    change.end()?;
+    Ok(merged.insert.len())
+}
+
+/// The rows that have the names of `rows`. Where a name has several of one policy, which should not be, the last counts
+/// in the order of the index, as in Swift.
+fn rows_of_names(
+    conn: &Connection,
+    schema: &Schema,
+    rows: &[Row],
+) -> Result<HashMap<PolicyIndex, HashMap<String, Row>>, Fault> {
+    let mut held: HashMap<PolicyIndex, HashMap<String, Row>> = HashMap::new();
+    let names: Vec<&str> = {
+        let mut seen = HashSet::new();
+        rows.iter().map(|row| row.name.as_str()).filter(|name| seen.insert(*name)).collect()
+    };
+    for names in names.chunks(NAMES_AT_ONCE) {
+        let places = vec!["?"; names.len()].join(",");
+        let sql =
+            format!("SELECT {} FROM object WHERE {} IN ({places})", row_columns(schema), schema.by_name());
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut found = statement.query(params_from_iter(names))?;
+        while let Some(row) = found.next()? {
+            let row = read_row(row)?;
+            held.entry(row.storage_policy_index).or_default().insert(row.name.clone(), row);
+        }
+    }
+    Ok(held)
+}
+
+/// The columns that [`read_row`] expects.
+fn row_columns(schema: &Schema) -> &'static str {
+    if schema.policies {
+        "ROWID, name, created_at, size, content_type, etag, deleted, storage_policy_index"
+    } else {
+        "ROWID, name, created_at, size, content_type, etag, deleted, 0"
+    }
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, Fault> {
+    Ok(Row {
+        row_id: Some(RowId(number(row, 0)?)),
+        name: text(row, 1)?,
+        created_at: text(row, 2)?,
+        size: number(row, 3)?,
+        content_type: text(row, 4)?,
+        etag: text(row, 5)?,
+        deleted: number(row, 6)?,
+        storage_policy_index: PolicyIndex(number(row, 7)?),
+        ctype_timestamp: None,
+        meta_timestamp: None,
+    })
+}
+
+/// The highest number that AUTOINCREMENT gave to a row of `table`, -1 if none.
+pub(super) fn sequence(conn: &Connection, table: &str) -> Result<RowId, Fault> {
+    let mut statement = conn.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = ? LIMIT 1")?;
+    let mut found = statement.query([table])?;
+    Ok(match found.next()? {
+        Some(row) => RowId(number(row, 0)?),
+        None => RowId::NONE,
+    })
+}
+
+/// Rows going and coming within a transaction, with the container's counts and hash kept right.
+pub(super) struct Change<'a> {
+    conn: &'a Connection,
+    schema: &'a Schema,
+    /// `None` where the triggers do it.
+    sums: Option<(Untriggered<'a>, Sums, Sums)>,
+}
+
+impl<'a> Change<'a> {
+    pub(super) fn begin(conn: &'a Connection, schema: &'a Schema) -> Result<Change<'a>, Fault> {
+        let sums = match schema.policies && schema.usual_triggers {
+            true => Some((Untriggered::new(conn)?, Sums::default(), Sums::default())),
+            false => None,
+        };
+        Ok(Change { conn, schema, sums })
+    }
+
+    /// Deletes every row of this name and policy.
+    fn delete(&mut self, name: &str, policy: PolicyIndex) -> Result<(), Fault> {
+        let rows = format!("{} = ? AND storage_policy_index = ?", self.schema.by_name());
+        self.delete_where(&rows, &[&name, &policy.0])?;
+        Ok(())
+    }
+
+    /// Deletes the rows that a condition picks, and returns how many they were.
+    pub(super) fn delete_where(
+        &mut self,
+        condition: &str,
+        values: &[&dyn rusqlite::ToSql],
+    ) -> Result<usize, Fault> {
+        let Some((_, removed, _)) = &mut self.sums else {
+            return Ok(self
+                .conn
+                .prepare_cached(&format!("DELETE FROM object WHERE {condition}"))?
+                .execute(values)?);
+        };
+        let sql = format!(
+            "DELETE FROM object WHERE {condition} RETURNING name, created_at, size, deleted, storage_policy_index"
+        );
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut gone = statement.query(values)?;
+        let mut count = 0;
+        while let Some(row) = gone.next()? {
+            let policy = PolicyIndex(number(row, 4)?);
+            removed.add(&text(row, 0)?, &text(row, 1)?, number(row, 2)?, number(row, 3)?, policy);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn insert(&mut self, row: &Row) -> Result<(), Fault> {
+        self.conn.prepare_cached(INSERT_ROW)?.execute(params![
+            row.name,
+            row.created_at,
+            row.size,
+            row.content_type,
+            row.etag,
+            row.deleted,
+            row.storage_policy_index.0
+        ])?;
+        if let Some((_, _, added)) = &mut self.sums {
+            added.add(&row.name, &row.created_at, row.size, row.deleted, row.storage_policy_index);
+        }
+        Ok(())
+    }
+
+    /// Writes the sums. What goes is subtracted first, because a policy that has no total yet gets one from its first
+    /// row, not from a row that goes.
+    pub(super) fn end(self) -> Result<(), Fault> {
+        let Some((_untriggered, removed, added)) = &self.sums else { return Ok(()) };
+        for (policy, (objects, bytes)) in &removed.by_policy {
+            self.conn.prepare_cached(ADD_TO_POLICY)?.execute(params![
+                negated(*objects),
+                negated(*bytes),
+                policy.0
+            ])?;
+        }
+        for (policy, (objects, bytes)) in &added.by_policy {
+            let (objects, bytes) = (clamped(*objects), clamped(*bytes));
+            let known =
+                self.conn.prepare_cached(ADD_TO_POLICY)?.execute(params![objects, bytes, policy.0])?;
+            if known == 0 {
+                self.conn.prepare_cached(NEW_POLICY)?.execute(params![objects, bytes, policy.0])?;
+            }
+        }
+        if removed.hash != added.hash {
+            let mut statement = self.conn.prepare_cached("SELECT hash FROM container_info")?;
+            let stored = statement.query_row([], |row| row.get::<_, String>(0))?;
+            let mut hash = RowHash::parse(&stored)
+                .ok_or_else(|| Fault::BadData(format!("its hash is not 32 hex digits: {stored:?}")))?;
+            for mixed in [removed.hash, added.hash] {
+                hash.0.iter_mut().zip(mixed.0).for_each(|(byte, mixed)| *byte ^= mixed);
+            }
+            self.conn.prepare_cached("UPDATE container_info SET hash = ?")?.execute([hash.to_string()])?;
+        }
+        Ok(())
+    }
+}
+
+/// What the triggers would have added up over some rows.
+#[derive(Default)]
+struct Sums {
+    hash: RowHash,
+    /// Objects and bytes.
+    by_policy: BTreeMap<PolicyIndex, (i128, i128)>,
+}
+
+impl Sums {
+    fn add(&mut self, name: &str, created_at: &str, size: i64, deleted: i64, policy: PolicyIndex) {
+        self.hash.mix(name, created_at);
+        let (objects, bytes) = self.by_policy.entry(policy).or_default();
+        *objects += 1 - i128::from(deleted);
+        *bytes += i128::from(size);
+    }
+}
+
+fn clamped(sum: i128) -> i64 {
+    sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+}
+
+fn negated(sum: i128) -> i64 {
+    clamped(-sum)
+}
+
+/// The connection's triggers, off until this is dropped.
+struct Untriggered<'a>(&'a Connection);
+
+impl<'a> Untriggered<'a> {
+    fn new(conn: &'a Connection) -> Result<Untriggered<'a>, Fault> {
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        Ok(Untriggered(conn))
+    }
+}
+
+impl Drop for Untriggered<'_> {
+    fn drop(&mut self) {
+        self.0
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)
+            .expect("a setting that was changed can be changed back");
+    }
+}
+
+/// Names looked up by one query; Swift's number, within the limit of every SQLite.
+const NAMES_AT_ONCE: usize = 999;
+
+const INSERT_ROW: &str = "INSERT INTO object
+    (name, created_at, size, content_type, etag, deleted, storage_policy_index) VALUES (?, ?, ?, ?, ?, ?, ?)";
+
+const ADD_TO_POLICY: &str =
+    "UPDATE policy_stat SET object_count = object_count + ?1, bytes_used = bytes_used + ?2
+    WHERE storage_policy_index = ?3";
+
+const NEW_POLICY: &str =
+    "INSERT INTO policy_stat (object_count, bytes_used, storage_policy_index) VALUES (?1, ?2, ?3)";

@@ -1,1 +1,0 @@
-//! The conf files, every default filled in.

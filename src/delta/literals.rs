@@ -1,0 +1,134 @@
+//! Bytes as they are, compressed where that helps. The windows of a full copy travel so, and what a patch holds.
+
+use std::fmt;
+
+/// On container databases higher levels take longer and save nothing: most of a row that is not repeated is random.
+const LEVEL: i32 = 1;
+/// What a frame of zstd begins with. Looked at first, so that no older format and no skippable frame reaches zstd.
+const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+/// The tables that zstd takes for one frame at [`LEVEL`], at either end, and more.
+pub(super) const ZSTD_MEMORY_BYTES: usize = 1024 * 1024;
+
+const STORED: u8 = 0;
+const COMPRESSED: u8 = 1;
+
+/// Why bytes of a peer are no literals, or not as many as there must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadFrame {
+    /// There is no first byte, or it is of no kind.
+    Kind,
+    /// Not one of zstd's frames, or it is damaged, or holds more than it may.
+    Damaged,
+    /// It holds another number of bytes.
+    Length {
+        /// How many there must be.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+}
+
+impl fmt::Display for BadFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadFrame::Kind => f.write_str("no kind of frame"),
+            BadFrame::Damaged => f.write_str("a damaged or oversized frame"),
+            BadFrame::Length { expected, found } => write!(f, "expected {expected} bytes, found {found}"),
+        }
+    }
+}
+
+impl std::error::Error for BadFrame {}
+
+/// A window or other piece as it is sent: a byte of kind, then the bytes, compressed if that makes them fewer. Never
+/// more than one byte longer than the piece.
+pub fn compress_literals(bytes: &[u8]) -> Vec<u8> {
+    match zstd::bulk::compress(bytes, LEVEL) {
+        Ok(body) if body.len() < bytes.len() => tagged(COMPRESSED, &body),
+        _ => tagged(STORED, bytes),
+    }
+}
+
+/// The piece back, which must have just so many bytes.
+///
+/// # Errors
+/// [`BadFrame`] if it is damaged or has another length. No more than the expected bytes are ever allocated.
+pub fn decompress(frame: &[u8], expected_bytes: usize) -> Result<Vec<u8>, BadFrame> {
+    let bytes = decompress_up_to(frame, expected_bytes)?;
+    match bytes.len() == expected_bytes {
+        true => Ok(bytes),
+        false => Err(BadFrame::Length { expected: expected_bytes, found: bytes.len() }),
+    }
+}
+
+/// The piece back, where only a limit is known.
+///
+/// # Errors
+/// [`BadFrame`] if it is damaged or longer. No more than the limit is ever allocated.
+pub fn decompress_up_to(frame: &[u8], limit_bytes: usize) -> Result<Vec<u8>, BadFrame> {
+    let (kind, body) = frame.split_first().ok_or(BadFrame::Kind)?;
+    match *kind {
+        STORED if body.len() <= limit_bytes => Ok(body.to_vec()),
+        STORED => Err(BadFrame::Length { expected: limit_bytes, found: body.len() }),
+        COMPRESSED if body.starts_with(&MAGIC) => {
+            zstd::bulk::decompress(body, limit_bytes).map_err(|_| BadFrame::Damaged)
+        }
+        COMPRESSED => Err(BadFrame::Damaged),
+        _ => Err(BadFrame::Kind),
+    }
+}
+
+/// A byte of kind, then a body.
+pub(super) fn tagged(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(1 + body.len());
+    message.push(kind);
+    message.extend_from_slice(body);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_in_comes_out() {
+        let random: Vec<u8> =
+            (0..5000_u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..1].to_vec()).collect();
+        for piece in [&b""[..], b"x", &[7; 100_000], &random] {
+            let frame = compress_literals(piece);
+            assert!(frame.len() <= piece.len() + 1);
+            assert_eq!(decompress(&frame, piece.len()).as_deref(), Ok(piece));
+        }
+        assert!(compress_literals(&[7; 100_000]).len() < 100);
+    }
+
+    #[test]
+    fn another_length_is_refused() {
+        for piece in [&b"ab"[..], &[7; 1000]] {
+            let frame = compress_literals(piece);
+            for wrong in [0, 1, piece.len() - 1, piece.len() + 1] {
+                assert!(decompress(&frame, wrong).is_err(), "{wrong} bytes of {}", piece.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_limit() {
+        let bomb = compress_literals(&vec![0; 64 << 20]);
+        assert!(bomb.len() < 10_000);
+        assert_eq!(decompress(&bomb, 4096), Err(BadFrame::Damaged));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        assert_eq!(decompress(&[], 0), Err(BadFrame::Kind));
+        assert_eq!(decompress(&[2], 0), Err(BadFrame::Kind));
+        assert_eq!(decompress(&[COMPRESSED], 0), Err(BadFrame::Damaged));
+        let skippable = [COMPRESSED, 0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0];
+        assert_eq!(decompress(&skippable, 0), Err(BadFrame::Damaged));
+        let frame = compress_literals(&[7; 1000]);
+        for end in 0..frame.len() {
+            assert!(decompress(&frame[..end], 1000).is_err(), "cut after {end} bytes");
+        }
+    }
+}

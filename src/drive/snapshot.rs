@@ -1,0 +1,250 @@
+//! A live database as it was at one moment, to be read in peace while its writers go on.
+//!
+//! Where the file system clones blocks, SQLite's shared lock is held for the clone alone. Elsewhere the file is copied
+//! without any lock, remembering a hash of each window; then the lock is taken, and only if the file was written to in
+//! the meantime are its windows read again, and those that differ copied again. Readers are never disturbed.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::live::{FileStamp, Header, LiveFile};
+use super::stage::Staged;
+use super::{Drive, DriveError, sys};
+
+/// How long others may keep us waiting, and we them.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The longest we wait for a writer to finish its transaction.
+    pub lock: Duration,
+    /// The longest we keep writers from committing. Swift's give up after 25 s.
+    pub hold: Duration,
+}
+
+/// How a snapshot was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The file system cloned it.
+    Clone,
+    /// It was copied, and nobody wrote meanwhile.
+    Copy,
+    /// It was copied while somebody wrote, or may have: read again under the lock.
+    Mended {
+        /// How many windows of [`WINDOW_BYTES`] had changed.
+        windows: u64,
+    },
+}
+
+/// A consistent image of a database: a file in `tmp` that is ours alone, and gone when dropped.
+#[derive(Debug)]
+pub struct Snapshot {
+    staged: Staged,
+    bytes: u64,
+    header: Header,
+    stamp: FileStamp,
+    way: Way,
+    held: Duration,
+}
+
+impl Snapshot {
+    /// Bytes of the image.
+    pub fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Never: what has no header is no database.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Bytes of a page.
+    pub fn page_bytes(&self) -> u32 {
+        self.header.page_bytes
+    }
+
+    /// The database's header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// What the live file looked like at the moment of which this is the image.
+    pub fn stamp(&self) -> FileStamp {
+        self.stamp
+    }
+
+    /// Reads at `offset`; fewer bytes than asked for, or none, at the end.
+    pub fn pread(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.staged.file().read_at(buffer, offset)
+    }
+
+    /// Fills the buffer from `offset`.
+    pub fn read_exact(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.staged.file().read_exact_at(buffer, offset)
+    }
+
+    /// The image as a file that may be changed and installed.
+    pub fn into_staged(self) -> Staged {
+        self.staged
+    }
+
+    /// Where the image is. SQLite may open it there, and even write to it.
+    pub fn path(&self) -> &Path {
+        self.staged.path()
+    }
+
+    /// How it was taken.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// How long writers were kept from committing.
+    pub fn held(&self) -> Duration {
+        self.held
+    }
+}
+
+/// Takes an image of a live database into the `tmp` of its drive.
+///
+/// [`DriveError::HotJournal`] asks to let SQLite roll the database back first. [`DriveError::TooLong`] if it is written
+/// to all the time, and too large to be read again while writers wait.
+pub fn snapshot(database: &Path, drive: &Drive, patience: &Patience) -> Result<Snapshot, DriveError> {
+    for _ in 1..REPLACEMENTS {
+        match attempt(database, drive, patience) {
+            Err(DriveError::Moved { .. }) => (),
+            outcome => return outcome,
+        }
+    }
+    attempt(database, drive, patience)
+}
+
+fn attempt(database: &Path, drive: &Drive, patience: &Patience) -> Result<Snapshot, DriveError> {
+    let mut live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
+    let name = database.file_stem().unwrap_or_default().to_string_lossy();
+    let staged = drive.stage(&format!("{name}.snapshot"))?;
+    if drive.clones.load(Ordering::Relaxed) {
+        let since = lock(&mut live, patience)?;
+        match sys::clone_blocks(live.file(), staged.file()) {
+            Ok(()) => return finish(live, staged, Way::Clone, since),
+            Err(e) if sys::cannot_clone(&e) => drive.clones.store(false, Ordering::Relaxed),
+            Err(e) => return Err(DriveError::io(database, e)),
+        }
+        live.unlock();
+    }
+    copy_live(live, staged, patience)
+}
+
+/// Copies first, and locks to see whether that was enough.
+fn copy_live(mut live: LiveFile, staged: Staged, patience: &Patience) -> Result<Snapshot, DriveError> {
+    let path = live.path().to_owned();
+    let failed = |e| DriveError::io(&path, e);
+    let start = SystemTime::now();
+    let before = live.stamp().map_err(failed)?;
+    staged.preallocate(before.size)?;
+    let hashes = copy(&live, &staged, before.size).map_err(failed)?;
+    let since = lock(&mut live, patience)?;
+    let way = if live.stamp().map_err(failed)? == before && written_long_before(&before, start) {
+        Way::Copy
+    } else {
+        let give_up = since + patience.hold;
+        match mend(&live, &staged, &hashes, give_up).map_err(failed)? {
+            Some(windows) => Way::Mended { windows },
+            None => return Err(DriveError::TooLong { path, limit: patience.hold }),
+        }
+    };
+    finish(live, staged, way, since)
+}
+
+/// Keeps writers out; fails if what is in the file then is not the database.
+fn lock(live: &mut LiveFile, patience: &Patience) -> Result<Instant, DriveError> {
+    live.lock_shared(patience.lock)?;
+    let since = Instant::now();
+    if !live.is_current() {
+        return Err(DriveError::Moved { path: live.path().to_owned() });
+    }
+    live.refuse_hot_journal()?;
+    Ok(since)
+}
+
+fn finish(mut live: LiveFile, staged: Staged, way: Way, since: Instant) -> Result<Snapshot, DriveError> {
+    let failed = |e| DriveError::io(live.path(), e);
+    let stamp = live.stamp().map_err(failed)?;
+    let header = live.header().map_err(failed)?.filter(|header| !header.write_ahead_log);
+    let header = header.ok_or_else(|| DriveError::NotADatabase { path: live.path().to_owned() })?;
+    live.unlock();
+    Ok(Snapshot { staged, bytes: stamp.size, header, stamp, way, held: since.elapsed() })
+}
+
+/// Copies the first `limit` bytes; what is torn is found later, by the hashes of the windows that this returns.
+fn copy(live: &LiveFile, staged: &Staged, limit: u64) -> io::Result<Vec<u64>> {
+    let mut window = vec![0; WINDOW_BYTES];
+    let mut hashes = Vec::new();
+    let mut offset = 0;
+    while offset < limit {
+        let bytes = read_window(live, offset, &mut window)?;
+        if bytes.is_empty() {
+            break;
+        }
+        hashes.push(fast_hash(bytes));
+        staged.file().write_all_at(bytes, offset)?;
+        offset += bytes.len() as u64;
+    }
+    Ok(hashes)
+}
+
+/// Copies again the windows that differ from their hashes, and all that have none. How many that were; `None` if it
+/// was not done by `give_up`.
+fn mend(live: &LiveFile, staged: &Staged, hashes: &[u64], give_up: Instant) -> io::Result<Option<u64>> {
+    let mut window = vec![0; WINDOW_BYTES];
+    let mut known = hashes.iter();
+    let (mut mended, mut offset) = (0, 0);
+    loop {
+        let bytes = read_window(live, offset, &mut window)?;
+        if known.next() != Some(&fast_hash(bytes)) {
+            staged.file().write_all_at(bytes, offset)?;
+            mended += 1;
+        }
+        offset += bytes.len() as u64;
+        if bytes.len() < WINDOW_BYTES {
+            staged.file().set_len(offset)?;
+            return Ok(Some(mended));
+        }
+        if Instant::now() >= give_up {
+            return Ok(None);
+        }
+    }
+}
+
+/// Reads a whole window, or less at the end of the file.
+fn read_window<'a>(live: &LiveFile, offset: u64, window: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let mut filled = 0;
+    while filled < window.len() {
+        match live.pread(offset + filled as u64, &mut window[filled..]) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(&window[..filled])
+}
+
+/// Tells windows of one file apart; nobody chooses them to collide.
+fn fast_hash(bytes: &[u8]) -> u64 {
+    let hash = blake3::hash(bytes);
+    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight of 32 bytes"))
+}
+
+/// Was the file last written to so long before `start` that any later write shows in its time?
+fn written_long_before(stamp: &FileStamp, start: SystemTime) -> bool {
+    let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    stamp.modified_ns < start.as_nanos() as i128 - GRAIN.as_nanos() as i128
+}
+
+/// How much is read, hashed and perhaps copied again at a time.
+pub const WINDOW_BYTES: usize = 1024 * 1024;
+/// File systems' clocks tick this often at worst.
+const GRAIN: Duration = Duration::from_secs(2);
+/// How often the database may be replaced under us before we give up.
+const REPLACEMENTS: u32 = 5;

@@ -1,0 +1,407 @@
+//! New databases: made in `tmp`, synced, and only then given the name under which everybody looks for them.
+//!
+//! Swift renames an arrived file over the old one and lets chance decide (`swift-facts.md` 13.2, 13.3): rows that are
+//! committed in that moment are gone, and a journal left beside the new file is rolled back into it. Here a new file
+//! takes an old one's place only while nobody else has the old one open, and the old one stays locked until that is
+//! certain. Whoever cannot have that merges in place.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
+
+use super::live::{self, FileStamp, LiveFile};
+use super::{DirLock, Drive, DriveError, HashDir, random_name, sys};
+use crate::hash_path::Hash;
+
+/// A file in `tmp`, ours alone, mode 0600. Gone when dropped, unless it was installed.
+#[derive(Debug)]
+pub struct Staged {
+    file: File,
+    name: TmpName,
+}
+
+impl Staged {
+    pub(super) fn create(tmp: &Path, name: &str) -> Result<Staged, DriveError> {
+        let room =
+            (0..=LONGEST_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+        let path = tmp.join(random_name(&format!("{}.", &name[..room]), 8));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        Ok(Staged { file: file.map_err(|e| DriveError::io(&path, e))?, name: TmpName(path) })
+    }
+
+    /// A staged file whose handle was closed already.
+    fn again(name: TmpName) -> Result<Staged, DriveError> {
+        let file = OpenOptions::new().read(true).write(true).open(&name.0);
+        Ok(Staged { file: file.map_err(|e| DriveError::io(&name.0, e))?, name })
+    }
+
+    /// The file, open to read and write.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it is now. SQLite may open it there; its connection must be closed before the file is installed.
+    pub fn path(&self) -> &Path {
+        &self.name.0
+    }
+
+    /// Sees to it that `bytes` from the start can be written. [`DriveError::Full`] if they cannot; nothing is done
+    /// where the file system does not know how.
+    pub fn preallocate(&self, bytes: u64) -> Result<(), DriveError> {
+        let length = i64::try_from(bytes).map_err(|_| DriveError::Full { path: self.path().to_owned() })?;
+        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(()),
+            Err(Errno::EFBIG) => Err(DriveError::Full { path: self.path().to_owned() }),
+            Err(errno) => Err(DriveError::io(self.path(), errno.into())),
+        }
+    }
+
+    /// Makes the content lasting. A file that could not be synced is thrown away: the kernel has forgotten what it
+    /// could not write, so another sync would succeed and mean nothing.
+    pub fn sync(self) -> Result<Staged, DriveError> {
+        match self.file.sync_all() {
+            Ok(()) => Ok(self),
+            Err(e) => Err(DriveError::io(self.path(), e)),
+        }
+    }
+
+    /// Puts the file where no database is yet, as `file_name` of a hash directory whose lock is held.
+    ///
+    /// Synced here, but a large file is better synced before the lock is taken. When this returns, file and directories
+    /// are on disk. On [`InstallError::Drive`] the database may be in place all the same, only not certain to last.
+    pub fn install_new(self, dir: &HashDir, file_name: &str, lock: &DirLock) -> Result<(), InstallError> {
+        check_place(dir, file_name, lock)?;
+        let place = dir.dir().join(file_name);
+        let failed = |e| InstallError::Drive(DriveError::io(&place, e));
+        let Staged { file, mut name } = self.sync()?;
+        if dir.in_charge().map_err(failed)?.is_some() {
+            return Err(InstallError::Taken { path: place, unused: Staged { file, name } });
+        }
+        if remove_strays(&place).map_err(failed)? {
+            // Else a crash could leave both the new file and the journal that does not belong to it.
+            dir.sync().map_err(failed)?;
+        }
+        // Closed before SQLite can have opened it under its new name.
+        drop(file);
+        match renameat2(AT_FDCWD, &name.0, AT_FDCWD, &place, RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EEXIST) => {
+                return Err(InstallError::Taken { path: place, unused: Staged::again(name)? });
+            }
+            outcome => outcome.map_err(|errno| failed(errno.into()))?,
+        }
+        name.forget();
+        dir.sync().map_err(failed)
+    }
+
+    /// Puts the file in the place of the live database that `old` has open and locked, if nothing can be lost by it:
+    ///
+    /// * `old` holds the exclusive lock, and its path still names it;
+    /// * no journal lies beside it;
+    /// * it looks as it did when the last of its rows were merged into this file: `merged_up_to`;
+    /// * nobody else has it open, nor comes to while it is renamed.
+    ///
+    /// Else [`InstallError::Busy`]: merge in place instead. Take the directory's lock first, then the exclusive one.
+    ///
+    /// The old file keeps a link in `tmp` and stays locked until [`Replaced::settle`].
+    pub fn replace(
+        self,
+        old: LiveFile,
+        merged_up_to: &FileStamp,
+        dir: &HashDir,
+        lock: &DirLock,
+    ) -> Result<Replaced, InstallError> {
+        let place = old.path().to_owned();
+        let file_name = place.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        check_place(dir, file_name, lock)?;
+        let failed = |e| InstallError::Drive(DriveError::io(&place, e));
+        let staged = self.sync()?;
+        let busy = if !old.is_exclusive() {
+            Some(Why::NotLocked)
+        } else if place.parent() != Some(dir.dir()) || !old.is_current() {
+            Some(Why::Moved)
+        } else if leftovers(&place).iter().any(|path| fs::symlink_metadata(path).is_ok()) {
+            Some(Why::Journal)
+        } else if old.stamp().map_err(failed)? != *merged_up_to {
+            Some(Why::Changed)
+        } else {
+            None
+        };
+        if let Some(why) = busy {
+            return Err(InstallError::Busy { why, unused: staged });
+        }
+        // The link is on disk before the name is given away, so that no crash takes the old file with it.
+        let tmp = dir.device().join("tmp");
+        let start = format!("{}.{}.", dir.hash(), merged_up_to.change_counter);
+        let mut link = TmpName(tmp.join(random_name(&start, 8) + REPLACED));
+        fs::hard_link(&place, &link.0).and_then(|()| File::open(&tmp)?.sync_all()).map_err(failed)?;
+        if sys::take_lease(old.file()).is_err() {
+            return Err(InstallError::Busy { why: Why::OpenElsewhere, unused: staged });
+        }
+        let Staged { file, mut name } = staged;
+        drop(file);
+        let renamed = fs::rename(&name.0, &place);
+        let undisturbed = sys::lease_is_whole(old.file());
+        // Fails only if the lease is gone, and then nobody waits for it.
+        let _ = sys::give_up_lease(old.file());
+        renamed.map_err(failed)?;
+        name.forget();
+        let replaced =
+            Replaced { stamp: old.stamp().map_err(failed)?, link: link.forget(), old, undisturbed };
+        dir.sync().map_err(failed)?;
+        Ok(replaced)
+    }
+}
+
+/// A path in `tmp` that is unlinked when dropped, with what SQLite may have left beside it.
+#[derive(Debug)]
+struct TmpName(PathBuf);
+
+impl TmpName {
+    /// The path is no longer ours to unlink.
+    fn forget(&mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for TmpName {
+    fn drop(&mut self) {
+        if self.0 != Path::new("") {
+            let _ = fs::remove_file(&self.0);
+            let _ = remove_strays(&self.0);
+        }
+    }
+}
+
+fn check_place(dir: &HashDir, file_name: &str, lock: &DirLock) -> Result<(), InstallError> {
+    assert_eq!(lock.dir(), dir.dir(), "the lock of another directory");
+    if file_name.contains('/') || !dir.owns(file_name) {
+        return Err(InstallError::BadName { name: file_name.to_owned() });
+    }
+    Ok(())
+}
+
+/// What SQLite may keep beside a database, and would take for part of any file of that name.
+fn leftovers(database: &Path) -> [PathBuf; 3] {
+    ["-journal", "-wal", "-shm"].map(|end| live::beside(database, end))
+}
+
+/// Unlinks what a database that is gone has left; true if there was anything.
+fn remove_strays(database: &Path) -> io::Result<bool> {
+    let mut any = false;
+    for stray in leftovers(database) {
+        match fs::remove_file(stray) {
+            Ok(()) => any = true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(any)
+}
+
+/// A database whose name another file has now. Still locked, so that whoever opened it in the very moment of the swap
+/// can neither read nor write it, and is told "busy" instead.
+#[derive(Debug)]
+pub struct Replaced {
+    link: PathBuf,
+    stamp: FileStamp,
+    undisturbed: bool,
+    old: LiveFile,
+}
+
+impl Replaced {
+    /// Where the old file is now: in `tmp`.
+    pub fn link(&self) -> &Path {
+        &self.link
+    }
+
+    /// What it looked like right after the swap. As long as it does, it holds nothing that was not merged.
+    pub fn stamp(&self) -> FileStamp {
+        self.stamp
+    }
+
+    /// Did nobody come for the old file while it was renamed?
+    pub fn undisturbed(&self) -> bool {
+        self.undisturbed
+    }
+
+    /// Waits until nobody else has the old file open, then unlinks it: nobody can write to it any more, so nothing in
+    /// it is lost. In practice this is at once. Whoever slipped in gives up after SQLite's busy timeout, 25 s in Swift;
+    /// if it is still there after `timeout`, the old file is unlocked and [`Settled::StillOpen`] tells where it lies:
+    /// merge its rows, and look again.
+    pub fn settle(self, timeout: Duration) -> Settled {
+        let give_up = Instant::now() + timeout;
+        while self.old.open_elsewhere() {
+            if Instant::now() >= give_up {
+                return Settled::StillOpen { link: self.link, stamp: self.stamp };
+            }
+            std::thread::sleep(SETTLE_POLL);
+        }
+        // If it stays, it is swept once more than needed.
+        let _ = fs::remove_file(&self.link);
+        Settled::Quiet
+    }
+}
+
+/// What became of a replaced database.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Nobody has it, and it is gone.
+    Quiet,
+    /// Somebody may yet write to it.
+    StillOpen {
+        /// Where it lies.
+        link: PathBuf,
+        /// What it looked like when it was replaced.
+        stamp: FileStamp,
+    },
+}
+
+/// A replaced database that nobody settled, say because the process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The container it is of.
+    pub hash: Hash,
+    /// Its change counter when it was replaced: if that is still the same, there is nothing new in it.
+    pub change_counter: u32,
+}
+
+/// The replaced databases in a drive's `tmp`, whose rows must be merged into the container before they are unlinked.
+/// Those of swaps that run at this moment are among them: skip what is younger than a swap may take.
+pub fn replaced_files(drive: &Drive) -> io::Result<Vec<Leftover>> {
+    let mut found = Vec::new();
+    for (path, metadata) in links_of_swaps(&drive.tmp())? {
+        // With a second link it is still, or again, somebody's database: the swap did not happen.
+        if metadata.nlink() == 1 {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let mut parts = name.split('.');
+            let (hash, change_counter) = (parts.next().map(str::parse), parts.next().map(str::parse));
+            if let (Some(Ok(hash)), Some(Ok(change_counter))) = (hash, change_counter) {
+                found.push(Leftover { path, hash, change_counter });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Unlinks the links of swaps that did not happen, if they were made before `older_than`.
+pub(super) fn forget_unfinished_swaps(tmp: &Path, older_than: SystemTime) -> io::Result<()> {
+    let older_than = older_than.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    for (path, metadata) in links_of_swaps(tmp)? {
+        if metadata.nlink() > 1 && metadata.ctime() < older_than {
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
+fn links_of_swaps(tmp: &Path) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
+    let entries = match fs::read_dir(tmp) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut links = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_file() && entry.file_name().to_string_lossy().ends_with(REPLACED) => {
+                links.push((entry.path(), metadata));
+            }
+            _ => (),
+        }
+    }
+    Ok(links)
+}
+
+/// Why a live database could not be replaced just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The exclusive lock is not held.
+    NotLocked,
+    /// Its path names another file by now.
+    Moved,
+    /// A journal lies beside it.
+    Journal,
+    /// It was written to since its rows were merged.
+    Changed,
+    /// Somebody has it open, or the file system cannot tell.
+    OpenElsewhere,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::NotLocked => "it is not locked",
+            Why::Moved => "another file has taken its name",
+            Why::Journal => "a journal lies beside it",
+            Why::Changed => "it was written to",
+            Why::OpenElsewhere => "somebody else has it open",
+        })
+    }
+}
+
+/// Why a staged file did not become the database.
+#[derive(Debug)]
+pub enum InstallError {
+    /// Not the name of a database file of that hash.
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// There is a database already.
+    Taken {
+        /// Where the new one was to be.
+        path: PathBuf,
+        /// The new one.
+        unused: Staged,
+    },
+    /// The old one cannot be replaced without losing something: merge in place.
+    Busy {
+        /// What stands in the way.
+        why: Why,
+        /// The new one.
+        unused: Staged,
+    },
+    /// The drive.
+    Drive(DriveError),
+}
+
+impl From<DriveError> for InstallError {
+    fn from(error: DriveError) -> InstallError {
+        InstallError::Drive(error)
+    }
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InstallError::BadName { name } => write!(f, "not the name of a database of this hash: {name:?}"),
+            InstallError::Taken { path, .. } => write!(f, "there is a database already: {}", path.display()),
+            InstallError::Busy { why, .. } => write!(f, "the database cannot be replaced now: {why}"),
+            InstallError::Drive(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for InstallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            InstallError::Drive(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+/// Ends the name of a replaced database in `tmp`: `<hash>.<change counter>.<random>.replaced`.
+pub(super) const REPLACED: &str = ".replaced";
+/// The longest part of a staged file's name that the caller chooses: 255 bytes less what we and SQLite append.
+const LONGEST_NAME: usize = 200;
+/// How often a replaced database is looked at again while somebody has it open.
+const SETTLE_POLL: Duration = Duration::from_millis(10);

@@ -1,0 +1,55 @@
+//! The calls that neither std nor nix wraps, and so the only `unsafe` of the house.
+//!
+//! Each is one `fcntl` or `ioctl` on a descriptor that the caller lends us as a `&File`, so it is open for as long as the
+//! call lasts; each passes plain integers, so the kernel reads and writes no memory of ours. That is the whole argument.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::libc;
+
+/// Makes `copy` share all blocks of `original`, at once and copy-on-write. Fails where the file system cannot
+/// ([`cannot_clone`] knows the errors), and where the two are on different ones.
+pub fn clone_blocks(original: &File, copy: &File) -> io::Result<()> {
+    // SAFETY: both descriptors are borrowed open; FICLONE takes the source descriptor as its integer argument.
+    check(unsafe { libc::ioctl(copy.as_raw_fd(), libc::FICLONE, original.as_raw_fd()) })
+}
+
+/// Is this the error of a file system that does not clone, rather than of one in trouble?
+pub fn cannot_clone(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOTTY, libc::EINVAL, libc::EXDEV, libc::EPERM]
+        .map(Some)
+        .contains(&code)
+}
+
+/// Takes a write lease, which the kernel grants only while nobody else has the file open (`EAGAIN` otherwise). From
+/// then on whoever opens the file waits inside `open` until [`give_up_lease`], and we are sent SIGURG, which does
+/// nothing: the default, SIGIO, would end the process.
+pub fn take_lease(file: &File) -> io::Result<()> {
+    // SAFETY: borrowed open descriptor, integer arguments.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) })
+}
+
+/// Is a lease that [`take_lease`] took still whole, that is, did nobody try to open the file since?
+pub fn lease_is_whole(file: &File) -> bool {
+    // SAFETY: borrowed open descriptor, no further argument.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) == libc::F_WRLCK }
+}
+
+/// Gives the lease back and lets those in who waited for it.
+pub fn give_up_lease(file: &File) -> io::Result<()> {
+    // SAFETY: borrowed open descriptor, integer arguments.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) })
+}
+
+fn check(answer: libc::c_int) -> io::Result<()> {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `fcntl.h: F_SETSIG`, which the libc crate leaves out.
+const F_SETSIG: libc::c_int = 10;

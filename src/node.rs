@@ -1,0 +1,129 @@
+//! What one agent knows of the node it runs on: its configuration, the ring, which devices are its own, and the
+//! memory that all its work shares.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::error;
+
+use crate::budget::Budget;
+use crate::config::{self, Config};
+use crate::drive::{DeviceName, Drive, DriveError};
+use crate::ring::{Device, Ring, RingError, RingWatch};
+use crate::stop::Stop;
+
+/// This node, shared by all threads.
+#[derive(Debug)]
+pub struct Node {
+    /// The conf files.
+    pub config: Config,
+    /// Memory of work that calls peers. Apart from what answers them, or two nodes could wait for each other.
+    pub calling: Budget,
+    /// Memory of work that answers peers.
+    pub answering: Budget,
+    /// The wish to stop.
+    pub stop: Stop,
+    my_addresses: Vec<String>,
+    ring: Mutex<RingWatch>,
+}
+
+/// Why an agent cannot run here.
+#[derive(Debug)]
+pub enum NodeError {
+    /// The ring cannot be read.
+    Ring(RingError),
+    /// The system does not tell its own addresses.
+    Addresses(nix::Error),
+    /// No device of the ring is on this node.
+    NotInRing {
+        /// The addresses we looked for.
+        addresses: Vec<String>,
+        /// The port we looked for.
+        port: u16,
+    },
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeError::Ring(error) => error.fmt(f),
+            NodeError::Addresses(error) => {
+                write!(f, "cannot list this machine's addresses: {error}; set bind_ip in the conf file")
+            }
+            NodeError::NotInRing { addresses, port } => write!(
+                f,
+                "Can't find itself {} with port {port} in ring file, not replicating; check bind_ip, bind_port and \
+                 that the ring is this cluster's",
+                addresses.join(", ")
+            ),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}
+
+impl Node {
+    /// Reads the ring and finds out who we are.
+    ///
+    /// # Errors
+    /// Without a sound ring or addresses. That no device of the ring is here is only known per ring:
+    /// [`Node::our_devices`].
+    pub fn new(config: Config, stop: Stop) -> Result<Node, NodeError> {
+        let ring = RingWatch::open(&config.swift_dir.join("container.ring.gz"), RING_LOOK, Instant::now())
+            .map_err(NodeError::Ring)?;
+        let my_addresses = config::my_addresses(&config.bind_ip).map_err(NodeError::Addresses)?;
+        let half = config.agent.memory_budget_bytes / 2;
+        Ok(Node {
+            calling: Budget::new(half),
+            answering: Budget::new(half),
+            stop,
+            my_addresses,
+            ring: Mutex::new(ring),
+            config,
+        })
+    }
+
+    /// The ring as it is now. A new file that cannot be read is logged and the old ring kept.
+    pub fn ring(&self) -> Arc<Ring> {
+        let mut watch = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.current(Instant::now()).unwrap_or_else(|error| {
+            error!("{error}; the ring read before stays in use");
+            watch.last_good()
+        })
+    }
+
+    /// Is this device of the ring on this node (`swift/common/ring/utils.py: is_local_device`)?
+    pub fn is_ours(&self, device: &Device) -> bool {
+        config::is_local_device(
+            &self.my_addresses,
+            Some(self.config.bind_port),
+            &device.replication_ip,
+            device.replication_port,
+        )
+    }
+
+    /// Our devices, in the ring's order.
+    ///
+    /// # Errors
+    /// [`NodeError::NotInRing`] if there is none.
+    pub fn our_devices<'a>(&self, ring: &'a Ring) -> Result<Vec<&'a Device>, NodeError> {
+        let ours: Vec<&Device> = ring.devices().filter(|device| self.is_ours(device)).collect();
+        if ours.is_empty() {
+            let (addresses, port) = (self.my_addresses.clone(), self.config.bind_port);
+            return Err(NodeError::NotInRing { addresses, port });
+        }
+        Ok(ours)
+    }
+
+    /// Opens one of our drives.
+    ///
+    /// # Errors
+    /// As [`Drive::open`].
+    pub fn drive(&self, name: &DeviceName) -> Result<Drive, DriveError> {
+        Drive::open(&self.config.devices, name, self.config.mount_check)
+    }
+}
+
+/// How often the ring file is looked at, at most (`swift/common/ring/ring.py: reload_time`).
+const RING_LOOK: Duration = Duration::from_secs(15);

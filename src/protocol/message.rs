@@ -1,0 +1,225 @@
+//! Everything that can be said.
+
+use crate::drive::DeviceName;
+use crate::hash_path::{Hash, Partition};
+use crate::replica::{ReplicaId, ReplicaInfo, Row, RowHash, RowId, ShardRange, SyncPoint};
+use crate::timestamp::Timestamp;
+
+/// Where a database belongs on the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The peer's device.
+    pub device: DeviceName,
+    /// The partition by the sender's ring.
+    pub partition: Partition,
+    /// The container's hash.
+    pub hash: Hash,
+}
+
+/// One message. The sender's come first, then the receiver's, each in the order in which they are said.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    // The sender says:
+    /// This is my replica; what is yours? Begins an exchange, and ends the one before it.
+    Meet(Box<Meet>),
+    /// All my shard ranges, in one or more parts. Answered in kind.
+    Ranges {
+        /// Some of them.
+        ranges: Vec<ShardRange>,
+        /// Others follow.
+        more: bool,
+    },
+    /// Rows of mine, ascending. Answered by [`Message::Took`].
+    Rows {
+        /// At most [`super::ROWS_LIMIT`] of them.
+        rows: Vec<Row>,
+    },
+    /// That was the last row. Answered by [`Message::Settled`].
+    RowsDone {
+        /// The last row sent. All before it are there now.
+        through: RowId,
+        /// The point replaces what the receiver knew, even if it is lower.
+        restart: bool,
+        /// My incoming points: what I had of others, you now have too. Empty if rows are left for another pass.
+        points: Vec<SyncPoint>,
+    },
+    /// I have a file of this shape for you. Answered by [`Message::Accept`].
+    Offer {
+        /// Its shape.
+        shape: Shape,
+        /// The sharding epoch in its name.
+        epoch: Option<Timestamp>,
+    },
+    /// One window of the file, compressed; windows come in order.
+    Literal(Vec<u8>),
+    /// The digests of my windows, in order, in one or more parts.
+    Windows(Vec<[u8; 16]>),
+    /// These pages of the window differ from yours: a bitmap. Answered by [`Message::Signature`].
+    Want {
+        /// Number of the window.
+        window: u32,
+        /// One bit a page.
+        pages: Vec<u8>,
+    },
+    /// How to make the window from yours.
+    Patch {
+        /// Number of the window.
+        window: u32,
+        /// One bit a page.
+        pages: Vec<u8>,
+        /// What the delta module made.
+        patch: Vec<u8>,
+    },
+    /// That was the file. Answered by [`Message::Settled`], or [`Message::Mismatch`] after a delta.
+    FileDone {
+        /// BLAKE3 of the whole file.
+        digest: [u8; 32],
+        /// The greatest row number ever given in it.
+        max_row: RowId,
+    },
+
+    // The receiver says:
+    /// My replica, as it was before it took over anything of yours.
+    Here {
+        /// What it says of itself.
+        info: Box<ReplicaInfo>,
+        /// My incoming point for you.
+        point: RowId,
+    },
+    /// My replica, equal to yours in all that replicas must agree on.
+    Equal {
+        /// Its id.
+        id: ReplicaId,
+        /// Its last row.
+        max_row: RowId,
+        /// My incoming point for you.
+        point: RowId,
+    },
+    /// I have none.
+    Missing,
+    /// No, and why. Ends the exchange, whatever state it is in.
+    Refused(Refusal),
+    /// I hold your rows up to this one.
+    Took {
+        /// The last row merged.
+        through: RowId,
+    },
+    /// I can take it; this is what I have to start from.
+    Accept(Option<Basis>),
+    /// The digests of the pages of a window that differs.
+    Pages {
+        /// Number of the window.
+        window: u32,
+        /// Eight bytes a page.
+        digests: Vec<u8>,
+    },
+    /// A rolling signature over the pages that were wanted.
+    Signature {
+        /// Number of the window.
+        window: u32,
+        /// What the delta module made.
+        signature: Vec<u8>,
+    },
+    /// Every window that differed has been rebuilt.
+    Rebuilt,
+    /// The result of the delta is not your file; send all of it.
+    Mismatch,
+    /// Still at work: nothing to report but that I live.
+    Working,
+    /// Merged and durable.
+    Settled(Settled),
+}
+
+/// How a sender introduces its replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meet {
+    /// Where it belongs on the peer.
+    pub place: Place,
+    /// What it says of itself.
+    pub info: ReplicaInfo,
+    /// What the sender is about.
+    pub intent: Intent,
+}
+
+/// What a sender is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// To make the two replicas agree.
+    Agree,
+    /// The same, and then to remove its copy: what the receiver says it holds must be durable.
+    Leave,
+    /// To know what would be done: the receiver changes nothing.
+    Look,
+}
+
+/// The shape of an offered file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Bytes of a page.
+    pub page_bytes: u32,
+    /// Bytes of a window, a whole number of pages.
+    pub window_bytes: u32,
+}
+
+/// What a receiver's own file offers to a delta.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basis {
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Bytes of a page.
+    pub page_bytes: u32,
+    /// Digests (eight bytes each) of pages spread evenly over the pages that both files have.
+    pub sample: Vec<u8>,
+}
+
+/// What a receiver ends with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The replica's id, which is a new one where a whole file took a place.
+    pub id: ReplicaId,
+    /// Its row hash now.
+    pub hash: RowHash,
+    /// Its last row now.
+    pub max_row: RowId,
+}
+
+/// Why a receiver will not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The drive is not mounted (Swift's 507): its data belongs on a handoff meanwhile.
+    NotMounted,
+    /// The drive is full, or would be.
+    Full,
+    /// By the receiver's ring this device is not on its node.
+    UnknownDevice,
+    /// The partition does not follow from the account and container.
+    WrongPartition,
+    /// The database is locked by others for too long.
+    Busy,
+    /// The database was damaged, and is in quarantine now. The next pass heals it.
+    Damaged,
+    /// The container is being sharded: no whole files.
+    Sharding,
+    /// It holds as many connections as it may.
+    TooMany,
+    /// Something else went wrong over there; the text is for the log.
+    Failed(String),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::NotMounted => f.write_str("its drive is not mounted"),
+            Refusal::Full => f.write_str("its drive is full"),
+            Refusal::UnknownDevice => f.write_str("by its ring the device is not on that node"),
+            Refusal::WrongPartition => f.write_str("by its ring the database is in another partition"),
+            Refusal::Busy => f.write_str("its database stayed locked"),
+            Refusal::Damaged => f.write_str("its database was damaged and is quarantined now"),
+            Refusal::Sharding => f.write_str("its container is being sharded"),
+            Refusal::TooMany => f.write_str("it serves as many connections as it may"),
+            Refusal::Failed(why) => write!(f, "it failed: {why}"),
+        }
+    }
+}

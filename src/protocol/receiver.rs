@@ -1,0 +1,189 @@
+//! The half that answers.
+//!
+//! It hears: `Meet`, at any time, and answers with its own replica; `Ranges`, and answers with its own; `Rows` and
+//! `RowsDone`; `Offer`, then `Literal`s or `Windows`, `Want`s and `Patch`es, then `FileDone`; `Working`, at any time. It
+//! never speaks unasked, but for `Working` while it is busy with what it was last asked.
+//!
+//! A refusal leaves it deaf until the next `Meet`: what the sender said before it heard the refusal is on its way.
+
+use super::Violation;
+use super::message::{Meet, Message, Shape};
+use crate::replica::{Row, RowId, ShardRange, SyncPoint};
+use crate::timestamp::Timestamp;
+
+/// What the driver has to do next. After each it says whatever came of it; if that is `Refused`, it calls
+/// [`Receiver::refused`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Look up the database, settle policy, metadata and timestamps, and say `Here`, `Equal` or `Missing`; then call
+    /// [`Receiver::met`].
+    Meet(Box<Meet>),
+    /// Merge these ranges, then say our own.
+    ExchangeRanges(Vec<ShardRange>),
+    /// Merge these rows and say `Took`.
+    MergeRows(Vec<Row>),
+    /// Merge the points, make all of it durable, say `Settled`.
+    FinishRows {
+        /// The last row sent.
+        through: RowId,
+        /// Replace the point.
+        restart: bool,
+        /// The sender's incoming points.
+        points: Vec<SyncPoint>,
+    },
+    /// Make room for a file of this shape and say `Accept`.
+    Prepare {
+        /// Its shape.
+        shape: Shape,
+        /// The sharding epoch in its name.
+        epoch: Option<Timestamp>,
+    },
+    /// The next window of the file.
+    Append(Vec<u8>),
+    /// Digests of the sender's next windows: say `Pages` for those that differ, a few at a time, and `Rebuilt` when
+    /// none is left.
+    CompareWindows(Vec<[u8; 16]>),
+    /// Say the `Signature` of these pages.
+    Sign {
+        /// Number of the window.
+        window: u32,
+        /// One bit a page.
+        pages: Vec<u8>,
+    },
+    /// Rebuild the window.
+    Apply {
+        /// Number of the window.
+        window: u32,
+        /// One bit a page.
+        pages: Vec<u8>,
+        /// What the sender's delta made.
+        patch: Vec<u8>,
+    },
+    /// Check the file, put it to use, say `Settled` (or `Mismatch` after a delta).
+    Install {
+        /// BLAKE3 of the whole file.
+        digest: [u8; 32],
+        /// The greatest row number ever given in it.
+        max_row: RowId,
+    },
+    /// Nothing: wait for more.
+    Wait,
+}
+
+/// One connection, from the answering side.
+#[derive(Debug)]
+pub struct Receiver {
+    expects: Expects,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Expects {
+    /// `Meet`.
+    Meet,
+    /// The driver's word on what it met.
+    Met,
+    /// `Ranges`, `Rows`, `RowsDone` or `Offer`; there is a database here.
+    Work { ranges: Vec<ShardRange> },
+    /// `Offer`; there is none.
+    Offer,
+    /// `Literal`, `Windows` or `FileDone`.
+    File { can_delta: bool },
+    /// `Want`, `Patch`, `Windows` or `FileDone`.
+    Delta,
+    /// `Meet`; all else is left over from before a refusal.
+    Anything,
+}
+
+type Step = Result<(Receiver, Action), Violation>;
+
+impl Receiver {
+    /// A connection on which nothing was said yet.
+    pub fn start() -> Receiver {
+        Receiver { expects: Expects::Meet }
+    }
+
+    /// Takes what the sender said.
+    ///
+    /// # Errors
+    /// [`Violation`] if it does not fit here. The connection is then of no use any more.
+    pub fn hear(self, message: Message) -> Step {
+        let step = |expects, action| Ok((Receiver { expects }, action));
+        match (self.expects, message) {
+            (Expects::Met, message) => {
+                Err(Violation::OutOfTurn { expected: "nothing", heard: message.name() })
+            }
+            (expects, Message::Working) => step(expects, Action::Wait),
+            (_, Message::Meet(meet)) => step(Expects::Met, Action::Meet(meet)),
+            (Expects::Anything, _) => step(Expects::Anything, Action::Wait),
+            (Expects::Work { ranges: mut so_far }, Message::Ranges { ranges, more }) => {
+                so_far.extend(ranges);
+                if so_far.len() > super::RANGES_LIMIT {
+                    return Err(Violation::TooMany("shard ranges"));
+                }
+                if more {
+                    return step(Expects::Work { ranges: so_far }, Action::Wait);
+                }
+                step(Expects::Work { ranges: vec![] }, Action::ExchangeRanges(so_far))
+            }
+            (expects @ Expects::Work { .. }, Message::Rows { rows }) => {
+                step(expects, Action::MergeRows(rows))
+            }
+            (expects @ Expects::Work { .. }, Message::RowsDone { through, restart, points }) => {
+                step(expects, Action::FinishRows { through, restart, points })
+            }
+            (Expects::Work { .. }, Message::Offer { shape, epoch }) => {
+                step(Expects::File { can_delta: true }, Action::Prepare { shape, epoch })
+            }
+            (Expects::Offer, Message::Offer { shape, epoch }) => {
+                step(Expects::File { can_delta: false }, Action::Prepare { shape, epoch })
+            }
+            (Expects::File { .. }, Message::Literal(window)) => {
+                step(Expects::File { can_delta: false }, Action::Append(window))
+            }
+            (Expects::File { can_delta: true } | Expects::Delta, Message::Windows(digests)) => {
+                step(Expects::Delta, Action::CompareWindows(digests))
+            }
+            (Expects::Delta, Message::Want { window, pages }) => {
+                step(Expects::Delta, Action::Sign { window, pages })
+            }
+            (Expects::Delta, Message::Patch { window, pages, patch }) => {
+                step(Expects::Delta, Action::Apply { window, pages, patch })
+            }
+            (Expects::Delta, Message::FileDone { digest, max_row }) => {
+                // A mismatch is followed by the whole file.
+                step(Expects::File { can_delta: false }, Action::Install { digest, max_row })
+            }
+            (Expects::File { .. }, Message::FileDone { digest, max_row }) => {
+                step(Expects::Anything, Action::Install { digest, max_row })
+            }
+            (expects, message) => {
+                Err(Violation::OutOfTurn { expected: expects.name(), heard: message.name() })
+            }
+        }
+    }
+
+    /// The driver introduced its replica: there is one, or there is none.
+    pub fn met(self, here: bool) -> Receiver {
+        let expects = if here { Expects::Work { ranges: vec![] } } else { Expects::Offer };
+        Receiver { expects }
+    }
+
+    /// The driver said `Refused`.
+    pub fn refused(self) -> Receiver {
+        Receiver { expects: Expects::Anything }
+    }
+}
+
+impl Expects {
+    fn name(&self) -> &'static str {
+        match self {
+            Expects::Meet | Expects::Anything => "meet",
+            Expects::Met => "nothing",
+            Expects::Work { .. } => "shard ranges, rows or an offer",
+            Expects::Offer => "an offer",
+            Expects::File { .. } => "the file",
+            Expects::Delta => "wants and patches",
+        }
+    }
+}

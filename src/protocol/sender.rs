@@ -1,0 +1,407 @@
+//! The half that calls.
+//!
+//! It hears: `Equal`, `Here`, `Missing` (the peer's replica) and answers by choosing a strategy; `Ranges`; `Took` while
+//! rows flow; `Accept`, `Pages`, `Signature`, `Rebuilt`, `Mismatch` while a file does; `Settled` at the end; `Working`
+//! at any time; `Refused` at any time, which ends the exchange.
+//!
+//! Whatever it is asked to do comes back as [`Action`]s, to be done in order. Where the next step depends on what an
+//! action found out, the driver says so through one of the methods named for it.
+
+use super::Violation;
+use super::message::{Basis, Intent, Meet, Message, Refusal};
+use crate::replica::{ReplicaId, ReplicaInfo, RowId, ShardRange, SyncPoint};
+use crate::strategy::{self, Agreement, Choice, Situation, Strategy, Transfer};
+
+/// What the driver has to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Say this.
+    Say(Message),
+    /// Take over the peer's timestamps, metadata and policy where they win.
+    Adopt(Box<ReplicaInfo>),
+    /// Say all our shard ranges, as `Ranges`.
+    TellRanges,
+    /// Merge these, then call [`Sender::ranges_merged`].
+    MergeRanges(Vec<ShardRange>),
+    /// Say one batch of rows after this one, then call [`Sender::sent_rows`].
+    SendRows {
+        /// Where to start.
+        after: RowId,
+    },
+    /// Say `RowsDone`; with our incoming points if all rows were sent.
+    TellRowsDone {
+        /// The last row sent.
+        through: RowId,
+        /// The point replaces the peer's.
+        restart: bool,
+        /// Rows are left: keep the points.
+        capped: bool,
+    },
+    /// Take a snapshot and say `Offer`.
+    Offer,
+    /// Compare the sample with the snapshot, then call [`Sender::weighed`].
+    Weigh(Basis),
+    /// Say every window as `Literal`, then `FileDone`.
+    SendFile,
+    /// Say the digests of all windows.
+    SendWindows,
+    /// Find the pages that differ and say `Want`, or `Patch` at once if there is nothing to sign.
+    Compare {
+        /// Number of the window.
+        window: u32,
+        /// Of the peer's pages.
+        digests: Vec<u8>,
+    },
+    /// Say the `Patch`.
+    MakePatch {
+        /// Number of the window.
+        window: u32,
+        /// Of the pages wanted.
+        signature: Vec<u8>,
+    },
+    /// Say `FileDone`.
+    TellFileDone,
+    /// The peer holds our rows up to this one.
+    Remember {
+        /// The peer's database.
+        id: ReplicaId,
+        /// Up to here; `None` stands for the last row of the snapshot.
+        point: Option<RowId>,
+        /// In place of what was known, even if it is lower.
+        restart: bool,
+    },
+    /// The exchange is over.
+    Finish(Outcome),
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was nothing to send.
+    Nothing(Agreement),
+    /// Rows were sent.
+    Rows {
+        /// More are left for another pass.
+        capped: bool,
+    },
+    /// The whole file went to a peer that had none.
+    Created,
+    /// The file was merged into the peer's.
+    Merged(Transfer),
+    /// The container is being sharded; its rows stay.
+    Deferred,
+    /// The peer would not.
+    Refused(Refusal),
+}
+
+impl Outcome {
+    /// The peer now holds, durably, all that we had when the exchange began.
+    pub fn delivered(&self) -> bool {
+        match self {
+            Outcome::Nothing(_) | Outcome::Created | Outcome::Merged(_) => true,
+            Outcome::Rows { capped } => !capped,
+            Outcome::Deferred | Outcome::Refused(_) => false,
+        }
+    }
+}
+
+/// What bounds one exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Batches of rows in one exchange (`max_diffs`).
+    pub max_batches: u64,
+}
+
+/// What our database knows of others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// What others hold of us.
+    pub outgoing: Vec<SyncPoint>,
+    /// What we hold of others.
+    pub incoming: Vec<SyncPoint>,
+}
+
+impl Known {
+    fn point(points: &[SyncPoint], id: &ReplicaId) -> RowId {
+        points.iter().find(|point| point.remote_id == *id).map_or(RowId::NONE, |point| point.point)
+    }
+}
+
+/// One exchange, from the caller's side.
+#[derive(Debug)]
+pub struct Sender {
+    mine: ReplicaInfo,
+    leaving: bool,
+    known: Known,
+    limits: Limits,
+    expects: Expects,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Expects {
+    /// `Equal`, `Here` or `Missing`.
+    Introduction,
+    /// Their `Ranges`, in answer to ours.
+    Ranges { theirs: Box<ReplicaInfo>, their_point: RowId, so_far: Vec<ShardRange> },
+    /// The driver's word that ranges are merged.
+    RangesMerged { theirs: Box<ReplicaInfo>, their_point: RowId },
+    /// `Took`, and the driver's word on what it sent.
+    Took(Flow),
+    /// `Settled`, after rows.
+    RowsSettled { through: RowId, restart: bool, capped: bool },
+    /// `Accept`.
+    Accept { missing: bool },
+    /// The driver's word on what the basis is worth.
+    Weighed,
+    /// `Pages`, `Signature` or `Rebuilt`.
+    Differences,
+    /// `Settled`, after a file.
+    FileSettled { outcome: Outcome },
+    /// Nothing: it is over.
+    Nothing,
+}
+
+/// Rows on their way.
+#[derive(Debug)]
+struct Flow {
+    last: RowId,
+    restart: bool,
+    batches: u64,
+    unanswered: u64,
+    more: bool,
+}
+
+type Step = Result<(Sender, Vec<Action>), Violation>;
+
+impl Sender {
+    /// Begins: introduces our replica.
+    pub fn start(meet: Meet, known: Known, limits: Limits) -> (Sender, Vec<Action>) {
+        let sender = Sender {
+            mine: meet.info.clone(),
+            leaving: meet.intent == Intent::Leave,
+            known,
+            limits,
+            expects: Expects::Introduction,
+        };
+        (sender, vec![Action::Say(Message::Meet(Box::new(meet)))])
+    }
+
+    /// Takes what the peer said.
+    ///
+    /// # Errors
+    /// [`Violation`] if it does not fit here. The connection is then of no use any more.
+    pub fn hear(mut self, message: Message) -> Step {
+        match message {
+            Message::Working => return Ok((self, vec![])),
+            Message::Refused(refusal) => return Ok(self.finish(Outcome::Refused(refusal), vec![])),
+            _ => {}
+        }
+        match (std::mem::replace(&mut self.expects, Expects::Nothing), message) {
+            (Expects::Introduction, Message::Equal { id, max_row, point }) => {
+                Ok(self.equal(id, max_row, point))
+            }
+            (Expects::Introduction, Message::Here { info, point }) => Ok(self.here(info, point)),
+            (Expects::Introduction, Message::Missing) => {
+                self.expects = Expects::Accept { missing: true };
+                Ok((self, vec![Action::Offer]))
+            }
+            (Expects::Ranges { theirs, their_point, mut so_far }, Message::Ranges { ranges, more }) => {
+                so_far.extend(ranges);
+                if so_far.len() > super::RANGES_LIMIT {
+                    return Err(Violation::TooMany("shard ranges"));
+                }
+                if more {
+                    self.expects = Expects::Ranges { theirs, their_point, so_far };
+                    return Ok((self, vec![]));
+                }
+                self.expects = Expects::RangesMerged { theirs, their_point };
+                Ok((self, vec![Action::MergeRanges(so_far)]))
+            }
+            (Expects::Took(mut flow), Message::Took { through })
+                if flow.unanswered > 0 && through <= flow.last =>
+            {
+                flow.unanswered -= 1;
+                Ok(self.flow(flow))
+            }
+            (Expects::RowsSettled { through, restart, capped }, Message::Settled(settled)) => {
+                let remember = Action::Remember { id: settled.id, point: Some(through), restart };
+                Ok(self.finish(Outcome::Rows { capped }, vec![remember]))
+            }
+            (Expects::Accept { missing }, Message::Accept(None)) => {
+                let outcome = if missing { Outcome::Created } else { Outcome::Merged(Transfer::Full) };
+                self.expects = Expects::FileSettled { outcome };
+                Ok((self, vec![Action::SendFile]))
+            }
+            (Expects::Accept { missing: false }, Message::Accept(Some(basis))) => {
+                self.expects = Expects::Weighed;
+                Ok((self, vec![Action::Weigh(basis)]))
+            }
+            (Expects::Differences, Message::Pages { window, digests }) => {
+                self.expects = Expects::Differences;
+                Ok((self, vec![Action::Compare { window, digests }]))
+            }
+            (Expects::Differences, Message::Signature { window, signature }) => {
+                self.expects = Expects::Differences;
+                Ok((self, vec![Action::MakePatch { window, signature }]))
+            }
+            (Expects::Differences, Message::Rebuilt) => {
+                self.expects = Expects::FileSettled { outcome: Outcome::Merged(Transfer::Delta) };
+                Ok((self, vec![Action::TellFileDone]))
+            }
+            (Expects::FileSettled { outcome: Outcome::Merged(Transfer::Delta) }, Message::Mismatch) => {
+                self.expects = Expects::FileSettled { outcome: Outcome::Merged(Transfer::Full) };
+                Ok((self, vec![Action::SendFile]))
+            }
+            (Expects::FileSettled { outcome }, Message::Settled(settled)) => {
+                let remember = Action::Remember { id: settled.id, point: None, restart: true };
+                Ok(self.finish(outcome, vec![remember]))
+            }
+            (expects, message) => {
+                Err(Violation::OutOfTurn { expected: expects.name(), heard: message.name() })
+            }
+        }
+    }
+
+    /// The driver sent the rows up to `last` (unchanged if there were none), and knows whether there are more.
+    pub fn sent_rows(mut self, last: RowId, more: bool) -> (Sender, Vec<Action>) {
+        let Expects::Took(mut flow) = std::mem::replace(&mut self.expects, Expects::Nothing) else {
+            unreachable!("only asked for while rows flow")
+        };
+        if last > flow.last {
+            flow.last = last;
+            flow.unanswered += 1;
+            flow.batches += 1;
+        }
+        flow.more = more;
+        self.flow(flow)
+    }
+
+    /// The driver merged the peer's ranges; our container is now being sharded, or is not.
+    pub fn ranges_merged(mut self, sharding_initiated: bool) -> (Sender, Vec<Action>) {
+        let Expects::RangesMerged { theirs, their_point } =
+            std::mem::replace(&mut self.expects, Expects::Nothing)
+        else {
+            unreachable!("only asked for after ranges")
+        };
+        self.mine.sharding_initiated = sharding_initiated;
+        self.choose(theirs, their_point, vec![])
+    }
+
+    /// The driver knows how the file should travel.
+    pub fn weighed(mut self, transfer: Transfer) -> (Sender, Vec<Action>) {
+        let action = match transfer {
+            Transfer::Delta => {
+                self.expects = Expects::Differences;
+                Action::SendWindows
+            }
+            Transfer::Full => {
+                self.expects = Expects::FileSettled { outcome: Outcome::Merged(Transfer::Full) };
+                Action::SendFile
+            }
+        };
+        (self, vec![action])
+    }
+
+    /// The choice that was or would be made with a peer's replica; what `--dry-run` shows.
+    pub fn choice(&self, theirs: &ReplicaInfo, their_point: RowId) -> Choice {
+        let situation = Situation {
+            mine: &self.mine,
+            theirs,
+            their_point,
+            my_point: Known::point(&self.known.outgoing, &theirs.id),
+            my_incoming: Known::point(&self.known.incoming, &theirs.id),
+            leaving: self.leaving,
+        };
+        strategy::choose(&situation)
+    }
+
+    fn equal(self, id: ReplicaId, max_row: RowId, point: RowId) -> (Sender, Vec<Action>) {
+        let theirs = ReplicaInfo { id, max_row, ..self.mine.clone() };
+        self.choose(Box::new(theirs), point, vec![])
+    }
+
+    fn here(mut self, theirs: Box<ReplicaInfo>, their_point: RowId) -> (Sender, Vec<Action>) {
+        let mut actions = vec![Action::Adopt(theirs.clone())];
+        let ranges_differ = self.mine.ranges_digest != theirs.ranges_digest;
+        if ranges_differ && (self.mine.shard_max_row > RowId::NONE || theirs.shard_max_row > RowId::NONE) {
+            self.expects = Expects::Ranges { theirs, their_point, so_far: vec![] };
+            actions.push(Action::TellRanges);
+            return (self, actions);
+        }
+        self.choose(theirs, their_point, actions)
+    }
+
+    fn choose(
+        mut self,
+        theirs: Box<ReplicaInfo>,
+        their_point: RowId,
+        mut actions: Vec<Action>,
+    ) -> (Sender, Vec<Action>) {
+        match self.choice(&theirs, their_point).strategy {
+            Strategy::Nothing(Agreement::HashMatch) => {
+                // Whoever answers raises its own point when it sees equal rows; ours for it follows here.
+                let remember = Action::Remember {
+                    id: theirs.id.clone(),
+                    point: Some(self.mine.max_row),
+                    restart: false,
+                };
+                actions.push(remember);
+                self.finish(Outcome::Nothing(Agreement::HashMatch), actions)
+            }
+            Strategy::Nothing(agreement) => self.finish(Outcome::Nothing(agreement), actions),
+            Strategy::Deferred => self.finish(Outcome::Deferred, actions),
+            Strategy::Rows { after, restart } => {
+                let flow = Flow { last: after, restart, batches: 0, unanswered: 0, more: true };
+                let (sender, more) = self.flow(flow);
+                actions.extend(more);
+                (sender, actions)
+            }
+            Strategy::File => {
+                self.expects = Expects::Accept { missing: false };
+                actions.push(Action::Offer);
+                (self, actions)
+            }
+        }
+    }
+
+    /// Keeps a few batches on their way, then closes when all are answered.
+    fn flow(mut self, flow: Flow) -> (Sender, Vec<Action>) {
+        // A copy that is to be removed goes whole, or it would start over in every pass.
+        let capped = flow.more && !self.leaving && flow.batches >= self.limits.max_batches;
+        let open = flow.more && !capped;
+        let action = if open && flow.unanswered < super::BATCHES_IN_FLIGHT {
+            Some(Action::SendRows { after: flow.last })
+        } else if !open && flow.unanswered == 0 {
+            // Numbers above the last row present belong to rows that are gone: none of them is owed.
+            let through = if capped { flow.last } else { flow.last.max(self.mine.max_row) };
+            let restart = flow.restart;
+            self.expects = Expects::RowsSettled { through, restart, capped };
+            return (self, vec![Action::TellRowsDone { through, restart, capped }]);
+        } else {
+            None
+        };
+        self.expects = Expects::Took(flow);
+        (self, action.into_iter().collect())
+    }
+
+    fn finish(mut self, outcome: Outcome, mut actions: Vec<Action>) -> (Sender, Vec<Action>) {
+        self.expects = Expects::Nothing;
+        actions.push(Action::Finish(outcome));
+        (self, actions)
+    }
+}
+
+impl Expects {
+    fn name(&self) -> &'static str {
+        match self {
+            Expects::Introduction => "its replica",
+            Expects::Ranges { .. } => "its shard ranges",
+            Expects::RangesMerged { .. } | Expects::Weighed | Expects::Nothing => "nothing",
+            Expects::Took(_) => "took",
+            Expects::RowsSettled { .. } | Expects::FileSettled { .. } => "settled",
+            Expects::Accept { .. } => "accept",
+            Expects::Differences => "pages, a signature or rebuilt",
+        }
+    }
+}

@@ -1,0 +1,700 @@
+//! Messages to bytes and back, whatever pieces the stream arrives in.
+//!
+//! A connection opens with eight bytes from each side ([`Greeting`]). Then every message is a frame: its length (four
+//! bytes, big-endian, counting what follows), one byte that names it, and its fields. Numbers are LEB128, signed ones
+//! in zigzag; text and lists carry their length first.
+//!
+//! Everything here may come from a liar. A length is checked against its limit before a byte is allocated for it, a
+//! list can have no more members than the bytes left could spell, and whatever parses is already one of our types.
+
+use std::fmt;
+
+use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Settled, Shape};
+use super::rows;
+use crate::drive::DeviceName;
+use crate::hash_path::{Hash, Partition};
+use crate::replica::{
+    DbState, Metadata, MetadataItem, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, ShardRange,
+    SyncPoint, TEXT_LIMIT,
+};
+use crate::timestamp::{Stamp, Timestamp};
+
+/// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
+pub const FRAME_LIMIT: usize = 5 << 20;
+/// The most a container's metadata may take, as keys and values. Swift lets clients set 4 KiB in 90 keys; system
+/// metadata and deleted keys come on top.
+pub const METADATA_LIMIT: usize = 1 << 20;
+
+/// What this end speaks. Raised when a message changes.
+pub const VERSION: u16 = 1;
+
+/// The first eight bytes of each side: `SWLT`, the version, and how the connection is secured. Security 0 is plain;
+/// other numbers are for a handshake that follows directly, before the first frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greeting {
+    /// The sender's protocol version.
+    pub version: u16,
+    /// How the connection is authenticated and encrypted; only 0 (not at all) so far.
+    pub security: u8,
+}
+
+impl Greeting {
+    /// Bytes of a greeting.
+    pub const BYTES: usize = 8;
+    const MAGIC: &[u8; 4] = b"SWLT";
+
+    /// What we say.
+    pub fn ours() -> Greeting {
+        Greeting { version: VERSION, security: 0 }
+    }
+
+    /// As bytes; the last one is kept for later and is 0.
+    pub fn encode(self) -> [u8; Greeting::BYTES] {
+        let [high, low] = self.version.to_be_bytes();
+        let [a, b, c, d] = *Greeting::MAGIC;
+        [a, b, c, d, high, low, self.security, 0]
+    }
+
+    /// Reads a peer's.
+    ///
+    /// # Errors
+    /// Another protocol, another version, or security that we do not have.
+    pub fn decode(bytes: [u8; Greeting::BYTES]) -> Result<Greeting, WireError> {
+        if bytes[..4] != *Greeting::MAGIC {
+            return Err(WireError::OtherProtocol([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        }
+        let greeting = Greeting { version: u16::from_be_bytes([bytes[4], bytes[5]]), security: bytes[6] };
+        match greeting {
+            Greeting { version, .. } if version != VERSION => Err(WireError::OtherVersion(version)),
+            Greeting { security, .. } if security != 0 => Err(WireError::OtherSecurity(security)),
+            _ => Ok(greeting),
+        }
+    }
+}
+
+/// Bytes that are no message of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WireError {
+    /// The stream does not begin as ours do.
+    OtherProtocol([u8; 4]),
+    /// The peer speaks another version.
+    OtherVersion(u16),
+    /// The peer wants a security that we do not have.
+    OtherSecurity(u8),
+    /// A frame longer than [`FRAME_LIMIT`], or empty.
+    FrameLength(u32),
+    /// No message has this number.
+    UnknownMessage(u8),
+    /// A field is cut, too long, out of range or not in its form.
+    Field(&'static str),
+    /// The frame goes on after its message.
+    TrailingBytes(usize),
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WireError::OtherProtocol(first) => {
+                write!(
+                    f,
+                    "speaks another protocol (began with {:?}): is that an agent's port?",
+                    String::from_utf8_lossy(first)
+                )
+            }
+            WireError::OtherVersion(version) => {
+                write!(
+                    f,
+                    "speaks version {version} of the protocol, this agent version {VERSION}: upgrade the older"
+                )
+            }
+            WireError::OtherSecurity(kind) => {
+                write!(f, "asks for security {kind}, which this agent does not have")
+            }
+            WireError::FrameLength(bytes) => {
+                write!(f, "sent a frame of {bytes} bytes (1 to {FRAME_LIMIT} are allowed)")
+            }
+            WireError::UnknownMessage(tag) => write!(f, "sent a message of unknown kind {tag}"),
+            WireError::Field(what) => write!(f, "sent a bad {what}"),
+            WireError::TrailingBytes(bytes) => write!(f, "sent {bytes} bytes too many in a message"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
+
+/// Collects the pieces of a stream and gives back messages.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    pending: Vec<u8>,
+    read: usize,
+}
+
+impl Inbox {
+    /// Takes the next piece of the stream.
+    pub fn feed(&mut self, piece: &[u8]) {
+        if self.read > 0 {
+            self.pending.drain(..self.read);
+            self.read = 0;
+        }
+        self.pending.extend_from_slice(piece);
+    }
+
+    /// The next whole message, if it has arrived.
+    ///
+    /// # Errors
+    /// [`WireError`] as soon as the bytes at hand show that no message can come of them.
+    pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
+        let bytes = &self.pending[self.read..];
+        let Some(head) = bytes.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*head);
+        if length == 0 || length as usize > FRAME_LIMIT {
+            return Err(WireError::FrameLength(length));
+        }
+        let Some(frame) = bytes.get(4..4 + length as usize) else { return Ok(None) };
+        let message = decode(frame)?;
+        self.read += 4 + frame.len();
+        if self.read == self.pending.len() {
+            self.pending.clear();
+            self.pending.shrink_to(64 << 10);
+            self.read = 0;
+        }
+        Ok(Some(message))
+    }
+}
+
+/// A message as a frame, ready to be written.
+pub fn encode(message: &Message) -> Vec<u8> {
+    let mut out = Writer(vec![0; 4]);
+    match message {
+        Message::Meet(meet) => {
+            out.byte(tag::MEET);
+            out.text(meet.place.device.as_str());
+            out.number(u64::from(meet.place.partition.0));
+            out.raw(&meet.place.hash.0);
+            out.info(&meet.info);
+            out.byte(match meet.intent {
+                Intent::Agree => 0,
+                Intent::Leave => 1,
+                Intent::Look => 2,
+            });
+        }
+        Message::Ranges { ranges, more } => {
+            out.byte(tag::RANGES);
+            out.list(ranges, Writer::range);
+            out.byte((*more).into());
+        }
+        Message::Rows { rows } => {
+            out.byte(tag::ROWS);
+            out.raw(&rows::pack(rows));
+        }
+        Message::RowsDone { through, restart, points } => {
+            out.byte(tag::ROWS_DONE);
+            out.signed(through.0);
+            out.byte((*restart).into());
+            out.list(points, Writer::sync_point);
+        }
+        Message::Offer { shape, epoch } => {
+            out.byte(tag::OFFER);
+            out.text(&epoch.map(Timestamp::normal).unwrap_or_default());
+            out.number(shape.file_bytes);
+            out.number(shape.page_bytes.into());
+            out.number(shape.window_bytes.into());
+        }
+        Message::Literal(bytes) => {
+            out.byte(tag::LITERAL);
+            out.raw(bytes);
+        }
+        Message::Windows(digests) => {
+            out.byte(tag::WINDOWS);
+            out.list(digests, |out, digest| out.raw(digest));
+        }
+        Message::Want { window, pages } => {
+            out.byte(tag::WANT);
+            out.number((*window).into());
+            out.raw(pages);
+        }
+        Message::Patch { window, pages, patch } => {
+            out.byte(tag::PATCH);
+            out.number((*window).into());
+            out.bytes(pages);
+            out.raw(patch);
+        }
+        Message::FileDone { digest, max_row } => {
+            out.byte(tag::FILE_DONE);
+            out.raw(digest);
+            out.signed(max_row.0);
+        }
+        Message::Here { info, point } => {
+            out.byte(tag::HERE);
+            out.info(info);
+            out.signed(point.0);
+        }
+        Message::Equal { id, max_row, point } => {
+            out.byte(tag::EQUAL);
+            out.text(id.as_str());
+            out.signed(max_row.0);
+            out.signed(point.0);
+        }
+        Message::Missing => out.byte(tag::MISSING),
+        Message::Refused(refusal) => {
+            out.byte(tag::REFUSED);
+            out.refusal(refusal);
+        }
+        Message::Took { through } => {
+            out.byte(tag::TOOK);
+            out.signed(through.0);
+        }
+        Message::Accept(basis) => {
+            out.byte(tag::ACCEPT);
+            if let Some(basis) = basis {
+                out.number(basis.file_bytes);
+                out.number(basis.page_bytes.into());
+                out.raw(&basis.sample);
+            }
+        }
+        Message::Pages { window, digests } => {
+            out.byte(tag::PAGES);
+            out.number((*window).into());
+            out.raw(digests);
+        }
+        Message::Signature { window, signature } => {
+            out.byte(tag::SIGNATURE);
+            out.number((*window).into());
+            out.raw(signature);
+        }
+        Message::Rebuilt => out.byte(tag::REBUILT),
+        Message::Mismatch => out.byte(tag::MISMATCH),
+        Message::Working => out.byte(tag::WORKING),
+        Message::Settled(settled) => {
+            out.byte(tag::SETTLED);
+            out.text(settled.id.as_str());
+            out.raw(&settled.hash.0);
+            out.signed(settled.max_row.0);
+        }
+    }
+    let mut frame = out.0;
+    let length = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+fn decode(frame: &[u8]) -> Result<Message, WireError> {
+    let mut from = Reader(frame);
+    let message = match from.byte("kind")? {
+        tag::MEET => {
+            let device = DeviceName::new(from.text("device")?).ok_or(WireError::Field("device name"))?;
+            let partition = Partition(from.u32("partition")?);
+            let hash = Hash(from.array("hash")?);
+            let info = from.info()?;
+            let intent = match from.byte("intent")? {
+                0 => Intent::Agree,
+                1 => Intent::Leave,
+                2 => Intent::Look,
+                _ => return Err(WireError::Field("intent")),
+            };
+            Message::Meet(Box::new(Meet { place: Place { device, partition, hash }, info, intent }))
+        }
+        tag::RANGES => Message::Ranges {
+            ranges: from.list("shard ranges", RANGE_LEAST_BYTES, Reader::range)?,
+            more: from.flag("more")?,
+        },
+        tag::ROWS => {
+            Message::Rows { rows: rows::unpack(from.rest()).map_err(|_| WireError::Field("batch of rows"))? }
+        }
+        tag::ROWS_DONE => Message::RowsDone {
+            through: from.row_id("last row")?,
+            restart: from.flag("restart")?,
+            points: from.list("sync points", 3, Reader::sync_point)?,
+        },
+        tag::OFFER => Message::Offer {
+            epoch: from.epoch()?.map(|epoch| epoch.time()),
+            shape: Shape {
+                file_bytes: from.number("file size")?,
+                page_bytes: from.u32("page size")?,
+                window_bytes: from.u32("window size")?,
+            },
+        },
+        tag::LITERAL => Message::Literal(from.rest().to_vec()),
+        tag::WINDOWS => {
+            Message::Windows(from.list("window digests", 16, |from| from.array("window digest"))?)
+        }
+        tag::WANT => Message::Want { window: from.u32("window")?, pages: from.rest().to_vec() },
+        tag::PATCH => Message::Patch {
+            window: from.u32("window")?,
+            pages: from.bytes("page set")?.to_vec(),
+            patch: from.rest().to_vec(),
+        },
+        tag::FILE_DONE => {
+            Message::FileDone { digest: from.array("file digest")?, max_row: from.row_id("last row")? }
+        }
+        tag::HERE => Message::Here { info: Box::new(from.info()?), point: from.row_id("sync point")? },
+        tag::EQUAL => Message::Equal {
+            id: from.replica_id()?,
+            max_row: from.row_id("last row")?,
+            point: from.row_id("sync point")?,
+        },
+        tag::MISSING => Message::Missing,
+        tag::REFUSED => Message::Refused(from.refusal()?),
+        tag::TOOK => Message::Took { through: from.row_id("last row")? },
+        tag::ACCEPT if from.0.is_empty() => Message::Accept(None),
+        tag::ACCEPT => Message::Accept(Some(Basis {
+            file_bytes: from.number("file size")?,
+            page_bytes: from.u32("page size")?,
+            sample: from.rest().to_vec(),
+        })),
+        tag::PAGES => Message::Pages { window: from.u32("window")?, digests: from.rest().to_vec() },
+        tag::SIGNATURE => Message::Signature { window: from.u32("window")?, signature: from.rest().to_vec() },
+        tag::REBUILT => Message::Rebuilt,
+        tag::MISMATCH => Message::Mismatch,
+        tag::WORKING => Message::Working,
+        tag::SETTLED => Message::Settled(Settled {
+            id: from.replica_id()?,
+            hash: RowHash(from.array("row hash")?),
+            max_row: from.row_id("last row")?,
+        }),
+        unknown => return Err(WireError::UnknownMessage(unknown)),
+    };
+    match from.0.len() {
+        0 => Ok(message),
+        left => Err(WireError::TrailingBytes(left)),
+    }
+}
+
+/// The numbers of the messages. Never reused for another meaning.
+mod tag {
+    pub const MEET: u8 = 1;
+    pub const RANGES: u8 = 2;
+    pub const ROWS: u8 = 3;
+    pub const ROWS_DONE: u8 = 4;
+    pub const OFFER: u8 = 5;
+    pub const LITERAL: u8 = 6;
+    pub const WINDOWS: u8 = 7;
+    pub const WANT: u8 = 8;
+    pub const PATCH: u8 = 9;
+    pub const FILE_DONE: u8 = 10;
+    pub const HERE: u8 = 65;
+    pub const EQUAL: u8 = 66;
+    pub const MISSING: u8 = 67;
+    pub const REFUSED: u8 = 68;
+    pub const TOOK: u8 = 69;
+    pub const ACCEPT: u8 = 70;
+    pub const PAGES: u8 = 71;
+    pub const SIGNATURE: u8 = 72;
+    pub const REBUILT: u8 = 73;
+    pub const MISMATCH: u8 = 74;
+    pub const WORKING: u8 = 75;
+    pub const SETTLED: u8 = 76;
+}
+
+/// The fewest bytes a shard range can take: thirteen fields of one byte.
+const RANGE_LEAST_BYTES: usize = 13;
+
+/// Appends fields.
+pub(super) struct Writer(pub(super) Vec<u8>);
+
+impl Writer {
+    pub(super) fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.byte(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.byte(number as u8);
+    }
+
+    pub(super) fn signed(&mut self, number: i64) {
+        self.number((number << 1 ^ number >> 63) as u64);
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.raw(bytes);
+    }
+
+    pub(super) fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn list<T>(&mut self, members: &[T], write: impl Fn(&mut Writer, &T)) {
+        self.number(members.len() as u64);
+        members.iter().for_each(|member| write(self, member));
+    }
+
+    fn stamp(&mut self, stamp: &Stamp) {
+        self.text(stamp.as_str());
+    }
+
+    fn sync_point(&mut self, point: &SyncPoint) {
+        self.text(point.remote_id.as_str());
+        self.signed(point.point.0);
+    }
+
+    fn range(&mut self, range: &ShardRange) {
+        self.text(&range.name);
+        self.stamp(&range.timestamp);
+        self.text(&range.lower);
+        self.text(&range.upper);
+        self.signed(range.object_count);
+        self.signed(range.bytes_used);
+        self.stamp(&range.meta_timestamp);
+        self.signed(range.deleted);
+        self.signed(range.state);
+        self.stamp(&range.state_timestamp);
+        self.text(range.epoch.as_ref().map_or("", Stamp::as_str));
+        self.signed(range.reported);
+        self.signed(range.tombstones);
+    }
+
+    fn info(&mut self, info: &ReplicaInfo) {
+        self.text(info.id.as_str());
+        self.text(&info.account);
+        self.text(&info.container);
+        self.stamp(&info.created_at);
+        self.stamp(&info.put_timestamp);
+        self.stamp(&info.delete_timestamp);
+        self.stamp(&info.status_changed_at);
+        self.signed(info.storage_policy_index.0);
+        self.signed(info.count);
+        self.signed(info.bytes_used);
+        self.raw(&info.hash.0);
+        self.signed(info.max_row.0);
+        self.signed(info.shard_max_row.0);
+        self.list(&info.metadata.0, |out, item| {
+            out.text(&item.key);
+            out.text(&item.value);
+            out.stamp(&item.stamp);
+        });
+        let state = match info.db_state {
+            DbState::Unsharded => 0,
+            DbState::Sharding => 1,
+            DbState::Sharded => 2,
+            DbState::Collapsed => 3,
+        };
+        self.byte(state | u8::from(info.sharding_initiated) << 2 | u8::from(info.sharding_required) << 3);
+        self.raw(&info.ranges_digest);
+        self.number(info.file_bytes);
+        self.number(info.page_bytes.into());
+    }
+
+    fn refusal(&mut self, refusal: &Refusal) {
+        self.byte(match refusal {
+            Refusal::NotMounted => 1,
+            Refusal::Full => 2,
+            Refusal::UnknownDevice => 3,
+            Refusal::WrongPartition => 4,
+            Refusal::Busy => 5,
+            Refusal::Damaged => 6,
+            Refusal::Sharding => 7,
+            Refusal::TooMany => 8,
+            Refusal::Failed(_) => 9,
+        });
+        if let Refusal::Failed(why) = refusal {
+            let mut end = why.len().min(TEXT_LIMIT);
+            while !why.is_char_boundary(end) {
+                end -= 1;
+            }
+            self.text(&why[..end]);
+        }
+    }
+}
+
+/// Takes fields off the front.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, bytes: usize, what: &'static str) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(WireError::Field(what))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub(super) fn byte(&mut self, what: &'static str) -> Result<u8, WireError> {
+        Ok(self.take(1, what)?[0])
+    }
+
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], WireError> {
+        self.take(N, what)?.try_into().map_err(|_| WireError::Field(what))
+    }
+
+    pub(super) fn number(&mut self, what: &'static str) -> Result<u64, WireError> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte(what)?;
+            if shift == 63 && byte > 1 {
+                break;
+            }
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(WireError::Field(what))
+    }
+
+    pub(super) fn signed(&mut self, what: &'static str) -> Result<i64, WireError> {
+        let number = self.number(what)?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    fn u32(&mut self, what: &'static str) -> Result<u32, WireError> {
+        self.number(what)?.try_into().map_err(|_| WireError::Field(what))
+    }
+
+    fn flag(&mut self, what: &'static str) -> Result<bool, WireError> {
+        match self.byte(what)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(WireError::Field(what)),
+        }
+    }
+
+    fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], WireError> {
+        let length = self.number(what)?;
+        self.take(usize::try_from(length).map_err(|_| WireError::Field(what))?, what)
+    }
+
+    pub(super) fn text(&mut self, what: &'static str) -> Result<String, WireError> {
+        self.long_text(what, TEXT_LIMIT)
+    }
+
+    fn long_text(&mut self, what: &'static str, limit: usize) -> Result<String, WireError> {
+        let bytes = self.bytes(what)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| WireError::Field(what))?;
+        if text.len() > limit { Err(WireError::Field(what)) } else { Ok(text.to_owned()) }
+    }
+
+    /// A list whose members take at least `least` bytes each, so that its count cannot promise what is not there.
+    fn list<T>(
+        &mut self,
+        what: &'static str,
+        least: usize,
+        read: impl Fn(&mut Reader<'a>) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
+        let count = self.number(what)?;
+        if count > (self.0.len() / least) as u64 {
+            return Err(WireError::Field(what));
+        }
+        (0..count).map(|_| read(self)).collect()
+    }
+
+    fn stamp(&mut self, what: &'static str) -> Result<Stamp, WireError> {
+        Stamp::from_peer(&self.text(what)?).map_err(|_| WireError::Field(what))
+    }
+
+    pub(super) fn row_id(&mut self, what: &'static str) -> Result<RowId, WireError> {
+        match self.signed(what)? {
+            id if id >= RowId::NONE.0 => Ok(RowId(id)),
+            _ => Err(WireError::Field(what)),
+        }
+    }
+
+    fn replica_id(&mut self) -> Result<ReplicaId, WireError> {
+        ReplicaId::new(self.text("replica id")?).ok_or(WireError::Field("replica id"))
+    }
+
+    fn sync_point(&mut self) -> Result<SyncPoint, WireError> {
+        Ok(SyncPoint { remote_id: self.replica_id()?, point: self.row_id("sync point")? })
+    }
+
+    fn range(&mut self) -> Result<ShardRange, WireError> {
+        Ok(ShardRange {
+            name: self.text("shard range name")?,
+            timestamp: self.stamp("shard range timestamp")?,
+            lower: self.text("shard range bound")?,
+            upper: self.text("shard range bound")?,
+            object_count: self.signed("shard range count")?,
+            bytes_used: self.signed("shard range bytes")?,
+            meta_timestamp: self.stamp("shard range timestamp")?,
+            deleted: self.signed("shard range flag")?,
+            state: self.signed("shard range state")?,
+            state_timestamp: self.stamp("shard range timestamp")?,
+            epoch: self.epoch()?,
+            reported: self.signed("shard range flag")?,
+            tombstones: self.signed("shard range tombstones")?,
+        })
+    }
+
+    fn epoch(&mut self) -> Result<Option<Stamp>, WireError> {
+        match self.text("epoch")?.as_str() {
+            "" => Ok(None),
+            text => Stamp::from_peer(text).map(Some).map_err(|_| WireError::Field("epoch")),
+        }
+    }
+
+    fn info(&mut self) -> Result<ReplicaInfo, WireError> {
+        let id = self.replica_id()?;
+        let account = self.text("account")?;
+        let container = self.text("container")?;
+        let created_at = self.stamp("created_at")?;
+        let put_timestamp = self.stamp("put_timestamp")?;
+        let delete_timestamp = self.stamp("delete_timestamp")?;
+        let status_changed_at = self.stamp("status_changed_at")?;
+        let storage_policy_index = PolicyIndex(self.signed("storage policy")?);
+        let count = self.signed("count")?;
+        let bytes_used = self.signed("bytes used")?;
+        let hash = RowHash(self.array("row hash")?);
+        let max_row = self.row_id("last row")?;
+        let shard_max_row = self.row_id("last shard range")?;
+        let metadata = Metadata(self.list("metadata", 3, |from| {
+            Ok(MetadataItem {
+                key: from.text("metadata key")?,
+                value: from.long_text("metadata value", METADATA_LIMIT)?,
+                stamp: from.stamp("metadata stamp")?,
+            })
+        })?);
+        let state = self.byte("sharding state")?;
+        Ok(ReplicaInfo {
+            id,
+            account,
+            container,
+            created_at,
+            put_timestamp,
+            delete_timestamp,
+            status_changed_at,
+            storage_policy_index,
+            count,
+            bytes_used,
+            hash,
+            max_row,
+            shard_max_row,
+            metadata,
+            db_state: match state & 3 {
+                0 => DbState::Unsharded,
+                1 => DbState::Sharding,
+                2 => DbState::Sharded,
+                _ => DbState::Collapsed,
+            },
+            sharding_initiated: state & 4 != 0,
+            sharding_required: state & 8 != 0,
+            ranges_digest: self.array("digest of shard ranges")?,
+            file_bytes: self.number("file size")?,
+            page_bytes: self.u32("page size")?,
+        })
+    }
+
+    fn refusal(&mut self) -> Result<Refusal, WireError> {
+        Ok(match self.byte("refusal")? {
+            1 => Refusal::NotMounted,
+            2 => Refusal::Full,
+            3 => Refusal::UnknownDevice,
+            4 => Refusal::WrongPartition,
+            5 => Refusal::Busy,
+            6 => Refusal::Damaged,
+            7 => Refusal::Sharding,
+            8 => Refusal::TooMany,
+            9 => Refusal::Failed(self.text("reason")?),
+            _ => return Err(WireError::Field("refusal")),
+        })
+    }
+}
