@@ -2,7 +2,7 @@
 //! deleted databases past their age are reclaimed, a damaged database goes into quarantine.
 //!
 //! The order of things is Swift's (`swift/common/db_replicator.py: _replicate_object`), with two exceptions. A database
-//! is never sent to the very device that holds it, also where the ring names no other. And a copy is only removed when
+//! is never sent to the very place that holds it, also where the ring names no other. And a copy is only removed when
 //! nothing has changed in it since the moment that its peers proved to hold all of it.
 
 use std::collections::HashMap;
@@ -248,6 +248,10 @@ impl<'a> Replicator<'a> {
     {
         let ring = self.ring;
         let mut targets = targets(ring, partition, found.device);
+        if targets.is_empty() && found.partition != Some(partition) {
+            // The one place where it belongs is this device, in another directory.
+            targets.extend(ring.device(found.device.id));
+        }
         let mut handoffs = ring.handoffs(partition);
         let mut sent = Sent { targets: vec![], delivered: 0, calls: 0, stands_in: false };
         let mut at = 0;
