@@ -376,8 +376,10 @@ impl Sender {
     /// Keeps a few batches on their way, then closes when all are answered.
     fn flow(mut self, flow: Flow) -> (Sender, Vec<Action>) {
         // A copy that is to be removed goes whole, or it would start over in every pass.
-        let capped = flow.more && !self.leaving && flow.batches >= self.limits.max_batches;
-        let open = flow.more && !capped;
+        let enough = !self.leaving && flow.batches >= self.limits.max_batches;
+        let open = flow.more && !enough;
+        // What came in since we introduced ourselves is another pass's.
+        let capped = flow.more && enough && flow.last < self.mine.max_row;
         let action = if open && flow.unanswered < super::BATCHES_IN_FLIGHT {
             Some(Action::SendRows { after: flow.last })
         } else if !open && flow.unanswered == 0 {
