@@ -135,6 +135,8 @@ impl Known {
 pub struct Sender {
     mine: ReplicaInfo,
     leaving: bool,
+    /// The points about this peer were proven in this very pass.
+    proven: bool,
     known: Known,
     limits: Limits,
     /// The points of the two were found to be wrong.
@@ -185,12 +187,19 @@ impl Sender {
         let sender = Sender {
             mine: meet.info.clone(),
             leaving: meet.intent == Intent::Leave,
+            proven: false,
             known,
             limits,
             distrusted: false,
             expects: Expects::Introduction,
         };
         (sender, vec![Action::Say(Message::Meet(Box::new(meet)))])
+    }
+
+    /// The peer proved in this very pass that it holds all up to our point for it: even a copy that is to be removed need
+    /// not go whole again.
+    pub fn proven(self) -> Sender {
+        Sender { proven: true, ..self }
     }
 
     /// Takes what the peer said.
@@ -317,7 +326,7 @@ impl Sender {
             their_point,
             my_point: Known::point(&self.known.outgoing, &theirs.id),
             my_incoming: Known::point(&self.known.incoming, &theirs.id),
-            leaving: self.leaving,
+            leaving: self.leaving && !self.proven,
         };
         strategy::choose(&situation)
     }
