@@ -154,7 +154,10 @@ impl Arrival<'_> {
             // From here on nothing of ours has the database open, so that only others can stand in the way.
             let lock = self.dir.lock(LOCK_TIMEOUT)?;
             let mut live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
-            live.lock_exclusive(LOCK_TIMEOUT)?;
+            match live.lock_exclusive(EXCLUSIVE_TIMEOUT) {
+                Err(DriveError::Busy { .. }) => break,
+                locked => locked?,
+            }
             if live.stamp().map_err(io_in(&path))? != before || self.has_pending() {
                 continue;
             }
@@ -204,6 +207,7 @@ impl Arrival<'_> {
         copy_rows(&mut arrived, &mut ours, RowId::NONE, tick)?;
         ours.merge_sync_points(&arrived.sync_points(Direction::Incoming)?, Direction::Incoming)?;
         ours.set_sync_point(self.sender, self.max_row, Direction::Incoming)?;
+        ours.set_sync_point(self.sender, RowId::NONE, Direction::Outgoing)?;
         self.dir.sync().map_err(io_in(self.dir.dir()))?;
         Ok(())
     }
@@ -267,8 +271,11 @@ const ROWS_AT_ONCE: usize = 1000;
 /// How often rows that came in are merged before a busy database is left in its place.
 const CATCH_UPS: usize = 4;
 /// How long the last users of a replaced file are waited for.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than any swap takes.
 const SWAP_TIME: Duration = Duration::from_secs(60);
+/// How long SQLite's exclusive lock is waited for. While we wait nobody else gets any lock, so this is what a writer
+/// may lose by it; who reads for longer than this has the file merged in place.
+const EXCLUSIVE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the locks of an install are waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);

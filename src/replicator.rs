@@ -100,6 +100,7 @@ impl<'a> Replicator<'a> {
             if self.dry_run.is_none() {
                 let (now, age) = (seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64());
                 broker.reclaim(now - age, now - 2.0 * age)?;
+                self.reclaim_tmp(found.dir);
             }
             let info = broker.info()?;
             Ok((broker, info))
@@ -122,6 +123,14 @@ impl<'a> Replicator<'a> {
             return;
         }
         self.with_peers(found, broker, info, tally);
+    }
+
+    /// Unlinks databases that were never finished.
+    fn reclaim_tmp(&self, dir: &HashDir) {
+        let oldest = SystemTime::now().checked_sub(self.node.config.reclaim_age).unwrap_or(UNIX_EPOCH);
+        if let Err(error) = dir.reclaim_tmp(oldest) {
+            warn!("{}: cannot reclaim old files: {error}", dir.dir().display());
+        }
     }
 
     /// Counts a failure for each device that should have a replica, and moves a damaged database away.
@@ -165,7 +174,7 @@ impl<'a> Replicator<'a> {
         let intent = if at_home.is_some() { Intent::Agree } else { Intent::Leave };
         let mut info = info;
         for round in 0.. {
-            let sent = self.to_all(found, &mut broker, &info, partition, intent, tally, round > 0);
+            let sent = self.send_to_all(found, &mut broker, &info, partition, intent, tally, round > 0);
             if at_home.is_some() || self.dry_run.is_some() || !self.may_remove(&sent, &info) {
                 break;
             }
@@ -224,7 +233,7 @@ impl<'a> Replicator<'a> {
 
     /// Takes the database to each target in turn. `again`: the same targets were counted before.
     #[allow(clippy::too_many_arguments)]
-    fn to_all<'r>(
+    fn send_to_all<'r>(
         &mut self,
         found: &Found,
         broker: &mut Broker,
@@ -245,7 +254,7 @@ impl<'a> Replicator<'a> {
         while at < targets.len() {
             let target = targets[at];
             at += 1;
-            let fate = self.to_one(found, broker, info, partition, intent, target, tally);
+            let fate = self.send_to(found, broker, info, partition, intent, target, tally);
             sent.calls += 1;
             let failed = match &fate {
                 Fate::Failed => true,
@@ -277,7 +286,7 @@ impl<'a> Replicator<'a> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn to_one(
+    fn send_to(
         &mut self,
         found: &Found,
         broker: &mut Broker,
@@ -413,7 +422,7 @@ impl<'a> Replicator<'a> {
     /// Enough targets hold all of it (`swift/common/db_replicator.py: cleanup_post_replicate`).
     fn may_remove(&self, sent: &Sent, info: &ReplicaInfo) -> bool {
         let enough = match self.node.config.handoff_delete_within(self.ring.replica_count()) {
-            Some(enough) => sent.delivered >= enough as usize,
+            Some(enough) => sent.delivered >= enough,
             None => sent.delivered == sent.calls,
         };
         if info.sharding_required || sent.stands_in || sent.delivered == 0 || !enough {
@@ -477,12 +486,9 @@ enum Ended {
 /// time; anybody else begins at the front. Never the device itself.
 pub fn targets<'r>(ring: &'r Ring, partition: Partition, device: &Device) -> Vec<&'r Device> {
     let mut targets = ring.primaries(partition);
-    match targets.iter().position(|target| target.id == device.id) {
-        Some(own) => {
-            targets.rotate_left(own);
-            targets.remove(0);
-        }
-        None => {}
+    if let Some(own) = targets.iter().position(|target| target.id == device.id) {
+        targets.rotate_left(own);
+        targets.remove(0);
     }
     targets
 }

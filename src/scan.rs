@@ -265,3 +265,113 @@ fn shuffle<T>(items: &mut [T], seed: u64) {
         items.swap(last, ((mixed ^ mixed >> 31) % (last as u64 + 1)) as usize);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        devices: tempfile::TempDir,
+        drives: Vec<Arc<Drive>>,
+    }
+
+    /// Devices `d0`, `d1`, ... with so many databases each, every one in a partition of its own.
+    fn bench(databases: &[u32]) -> Bench {
+        let devices = tempfile::tempdir().unwrap();
+        let mut drives = Vec::new();
+        for (number, databases) in databases.iter().enumerate() {
+            let name = DeviceName::new(format!("d{number}")).unwrap();
+            fs::create_dir(devices.path().join(name.as_str())).unwrap();
+            let drive = Drive::open(devices.path(), &name, false).unwrap();
+            for partition in 0..*databases {
+                let dir = drive.hash_dir(Partition(partition), format!("{partition:032x}").parse().unwrap());
+                dir.create().unwrap();
+                fs::write(dir.dir().join(format!("{partition:032x}.db")), "").unwrap();
+            }
+            drives.push(Arc::new(drive));
+        }
+        Bench { devices, drives }
+    }
+
+    impl Bench {
+        /// Device and partition of everything found.
+        fn found(&self, filter: &Filter, seed: u64) -> Vec<(String, u32)> {
+            let named = |found: Found| (found.drive.name().to_string(), found.partition.unwrap().0);
+            scan(self.drives.clone(), filter, seed).map(|found| named(found.unwrap())).collect()
+        }
+    }
+
+    #[test]
+    fn drives_take_turns() {
+        let bench = bench(&[3, 0, 5]);
+        let found = bench.found(&Filter::default(), 7);
+        let devices: Vec<&str> = found.iter().map(|(device, _)| device.as_str()).collect();
+        assert_eq!(devices, ["d0", "d2", "d0", "d2", "d0", "d2", "d2", "d2"]);
+        assert_eq!(BTreeSet::from_iter(&found).len(), 8);
+    }
+
+    #[test]
+    fn partitions_come_in_an_order_that_the_seed_settles() {
+        let bench = bench(&[40]);
+        let order = |seed| bench.found(&Filter::default(), seed);
+        let sorted = |seed| BTreeSet::from_iter(order(seed));
+        assert_ne!(order(1), order(2));
+        assert_eq!(sorted(1), sorted(2));
+        assert_eq!(sorted(1).len(), 40);
+    }
+
+    #[test]
+    fn filters_leave_out() {
+        let bench = bench(&[4, 4]);
+        let devices = Some(BTreeSet::from([DeviceName::new("d1").unwrap(), DeviceName::new("d9").unwrap()]));
+        let filter = Filter { devices, ..Filter::default() };
+        assert!(bench.found(&filter, 1).iter().all(|(device, _)| device == "d1"));
+        assert_eq!(bench.found(&filter, 1).len(), 4);
+
+        let filter =
+            Filter { partitions: Some(BTreeSet::from([Partition(2), Partition(9)])), ..Filter::default() };
+        assert_eq!(bench.found(&filter, 1), [("d0".to_owned(), 2), ("d1".to_owned(), 2)]);
+
+        let primary = |drive: &Drive, partition: Partition| drive.name().as_str() == "d0" || partition.0 < 3;
+        let filter = Filter { leave_out: Some(Arc::new(primary)), ..Filter::default() };
+        assert_eq!(bench.found(&filter, 1), [("d1".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_once_and_passed_by() {
+        let bench = bench(&[2, 2]);
+        for path in ["7", "0/loop"] {
+            let path = bench.drives[0].containers().join(path);
+            std::os::unix::fs::symlink(path.file_name().unwrap(), &path).unwrap();
+        }
+        let (found, problems): (Vec<_>, Vec<_>) =
+            scan(bench.drives.clone(), &Filter::default(), 1).partition(Result::is_ok);
+        assert_eq!(found.len(), 4);
+        let paths: BTreeSet<PathBuf> =
+            problems.into_iter().map(|problem| problem.unwrap_err().path).collect();
+        assert_eq!(paths, ["7", "0/loop"].map(|path| bench.drives[0].containers().join(path)).into());
+    }
+
+    #[test]
+    fn what_vanishes_is_no_problem() {
+        let bench = bench(&[3, 1]);
+        let mut walk = scan(bench.drives.clone(), &Filter::default(), 1);
+        assert!(walk.next().unwrap().is_ok());
+        fs::remove_dir_all(bench.devices.path().join("d0")).unwrap();
+        assert!(walk.all(|found| found.unwrap().drive.name().as_str() == "d1"));
+    }
+
+    #[test]
+    fn strange_partition_names_are_read_as_python_reads_them() {
+        let number = |name: &str| partition_number(&Path::new("/x").join(name));
+        for (name, expected) in
+            [("5", 5), ("007", 7), ("+5", 5), ("-0", 0), (" 5 ", 5), ("1_0", 10), ("4294967295", u32::MAX)]
+        {
+            assert_eq!(number(name), Some(Some(Partition(expected))), "{name}");
+        }
+        assert_eq!(number("4294967296"), Some(None));
+        for name in ["-1", "1__0", "_1", "1_", "+", "-", "+-1", "--0", "0x1", "1.0", " "] {
+            assert_eq!(number(name), None, "{name}");
+        }
+    }
+}

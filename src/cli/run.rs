@@ -1,14 +1,12 @@
 //! `agent`: one pass, or the daemon.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
 use log::{error, warn};
 use nix::unistd::{Uid, User, initgroups, setgid, setuid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGIO, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::{Exit, RunOptions, Verbosity, complain, print};
@@ -171,8 +169,7 @@ fn become_user(name: &str) -> Result<(), String> {
         .map_err(|error| format!("cannot become user {name:?}: {error}"))
 }
 
-/// SIGTERM and SIGINT wish to stop; who wishes it twice gets it at once. SIGHUP reloads. SIGIO tells that somebody
-/// opens a file we hold a lease on, which the lease itself deals with.
+/// SIGTERM and SIGINT wish to stop; who wishes it twice gets it at once. SIGHUP reloads.
 fn catch_signals() -> std::io::Result<Signals> {
     let signals = Signals::default();
     for signal in [SIGTERM, SIGINT] {
@@ -180,7 +177,6 @@ fn catch_signals() -> std::io::Result<Signals> {
         flag::register(signal, signals.stop.flag())?;
     }
     flag::register(SIGHUP, signals.reload.clone())?;
-    flag::register(SIGIO, Arc::new(AtomicBool::new(false)))?;
     let stop = signals.stop.clone();
     thread::Builder::new().name("stopper".into()).stack_size(64 << 10).spawn(move || {
         while !stop.wished() {

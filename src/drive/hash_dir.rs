@@ -306,3 +306,129 @@ const LOCK_POLL: Duration = Duration::from_millis(10);
 const CREATIONS: u32 = 10;
 /// Ends the names of directories in `tmp` that are being deleted.
 pub(super) const REMOVED: &str = ".removed";
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::super::testing::bench;
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn places() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let database = bench.database();
+        assert_eq!(HashDir::of_database(&database), Some(dir.clone()));
+        assert_eq!(dir.partition_name(), "5");
+        assert_eq!(dir.device(), bench.drive.root());
+        assert!(
+            dir.pending_path()
+                .to_str()
+                .unwrap()
+                .ends_with("d432/21f0ff3587d6ff7c47a3516c8a4cd432.db.pending")
+        );
+        assert_eq!(bench.drive.hash_dir_at(database), None);
+    }
+
+    #[test]
+    fn the_lock_is_held_by_one_at_a_time() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        assert!(dir.lock_if_there(SOON).unwrap().is_none());
+        let lock = dir.lock(Duration::ZERO).unwrap();
+        assert!(matches!(dir.lock(SOON), Err(DriveError::Busy { .. })));
+        assert!(matches!(dir.lock_if_there(SOON), Err(DriveError::Busy { .. })));
+        drop(lock);
+        assert!(dir.lock_if_there(Duration::ZERO).unwrap().is_some());
+    }
+
+    #[test]
+    fn whoever_waits_for_a_lock_that_is_removed_gets_the_one_that_counts() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let first = dir.lock(LONG).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| dir.lock(LONG).unwrap());
+            std::thread::sleep(SOON);
+            dir.remove(&first).unwrap();
+            drop(first);
+            let second = second.join().unwrap();
+            assert!(matches!(dir.lock(SOON), Err(DriveError::Busy { .. })));
+            drop(second);
+        });
+    }
+
+    /// What a waiter may find itself holding; too brief a moment to be met by chance.
+    #[test]
+    fn a_lock_file_that_was_removed_is_not_the_lock() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let path = dir.dir().join(LOCK_NAME);
+        dir.create().unwrap();
+        let old = File::create(&path).unwrap();
+        assert!(names(&path, &old));
+        fs::remove_file(&path).unwrap();
+        assert!(!names(&path, &old));
+        let _new = File::create(&path).unwrap();
+        assert!(!names(&path, &old));
+    }
+
+    #[test]
+    fn quarantine_keeps_what_is_there_already() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let shelf = bench.drive.root().join("quarantined/containers");
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            bench.database();
+            places.push(dir.quarantine().unwrap().expect("it was there"));
+            assert!(!dir.dir().exists());
+        }
+        assert_eq!(places[0], shelf.join(dir.hash().to_string()));
+        for place in &places {
+            assert!(place.join(format!("{}.db", dir.hash())).exists());
+        }
+        for place in &places[1..] {
+            let name = place.file_name().unwrap().to_str().unwrap();
+            let random = name.strip_prefix(&format!("{}-", dir.hash())).unwrap();
+            assert_eq!(random.len(), 32);
+        }
+        assert_eq!(dir.quarantine().unwrap(), None);
+    }
+
+    #[test]
+    fn remove_takes_everything_along() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let database = bench.database();
+        fs::write(dir.pending_path(), "rows").unwrap();
+        let link = dir.sync_link(database.file_name().unwrap().to_str().unwrap()).unwrap();
+        make_dir(link.parent().unwrap()).unwrap();
+        symlink(&database, &link).unwrap();
+
+        let lock = dir.lock(LONG).unwrap();
+        dir.remove(&lock).unwrap();
+        let left =
+            |dir: &Path| fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+        assert_eq!(left(&bench.drive.containers()), Vec::<PathBuf>::new());
+        assert_eq!(left(&bench.drive.tmp()), Vec::<PathBuf>::new());
+        assert!(!link.exists() && fs::symlink_metadata(&link).is_err());
+        assert!(!bench.drive.root().join("sync_containers").exists());
+        dir.remove(&lock).unwrap();
+    }
+
+    #[test]
+    fn remove_leaves_suffixes_that_are_in_use() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        bench.database();
+        let neighbour = dir.dir().with_file_name("other");
+        fs::create_dir(&neighbour).unwrap();
+        dir.remove(&dir.lock(LONG).unwrap()).unwrap();
+        assert!(neighbour.exists());
+    }
+}

@@ -397,3 +397,226 @@ const ALL_BYTES: Bytes = (0x4000_0000, 512);
 /// A lock is asked for again after this, then after twice as long each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Holder, INSERT, SELECT, SPILL, alone, bench, elsewhere, rows, sqlite};
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_shared_lock_holds_off_commits_but_no_readers() {
+        let bench = bench();
+        let path = bench.database();
+        let mut live = LiveFile::open_read(&path).unwrap();
+        live.lock_shared(LONG).unwrap();
+        assert!(!elsewhere(&path, INSERT));
+        assert!(elsewhere(&path, SELECT));
+        live.unlock();
+        assert!(elsewhere(&path, INSERT));
+    }
+
+    #[test]
+    fn a_shared_lock_holds_off_commits_of_this_process_too() {
+        let bench = bench();
+        let path = bench.database();
+        let connection = sqlite(&path);
+        let mut live = LiveFile::open_read(&path).unwrap();
+        live.lock_shared(LONG).unwrap();
+        assert!(connection.execute_batch(INSERT).is_err());
+        drop(live);
+        connection.execute_batch(INSERT).unwrap();
+    }
+
+    #[test]
+    fn an_exclusive_lock_holds_off_readers() {
+        let bench = bench();
+        let path = bench.database();
+        let mut live = LiveFile::open_read_write(&path).unwrap();
+        live.lock_exclusive(LONG).unwrap();
+        assert!(live.is_exclusive());
+        assert!(!elsewhere(&path, SELECT));
+        assert!(!elsewhere(&path, INSERT));
+        live.unlock();
+        assert!(elsewhere(&path, INSERT));
+    }
+
+    #[test]
+    fn an_exclusive_lock_that_fails_holds_nothing() {
+        let bench = bench();
+        let path = bench.database();
+        let mut live = LiveFile::open_read_write(&path).unwrap();
+        for held in ["BEGIN; SELECT count(*) FROM object", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {
+            let holder = Holder::start(&path, held);
+            assert!(matches!(live.lock_exclusive(SOON), Err(DriveError::Busy { .. })), "{held}");
+            drop(holder);
+            assert!(!live.is_exclusive());
+            assert!(elsewhere(&path, INSERT), "{held}");
+        }
+        live.lock_exclusive(LONG).unwrap();
+    }
+
+    #[test]
+    fn the_shared_lock_waits_for_a_commit() {
+        let bench = bench();
+        let path = bench.database();
+        let mut live = LiveFile::open_read(&path).unwrap();
+        let holder = Holder::start(&path, "BEGIN EXCLUSIVE");
+        assert!(matches!(live.lock_shared(SOON), Err(DriveError::Busy { .. })));
+        drop(holder);
+        live.lock_shared(LONG).unwrap();
+    }
+
+    #[test]
+    fn a_writer_that_prepares_is_seen() {
+        let bench = bench();
+        let path = bench.database();
+        let live = LiveFile::open_read(&path).unwrap();
+        assert!(!live.reserved_by_other().unwrap());
+        let holder = Holder::start(&path, "BEGIN IMMEDIATE");
+        assert!(live.reserved_by_other().unwrap());
+        drop(holder);
+        assert!(!live.reserved_by_other().unwrap());
+    }
+
+    /// First that the trap exists, then that we do not step into it.
+    #[test]
+    fn closing_a_plain_file_drops_sqlites_locks_and_closing_a_live_one_does_not() {
+        let bench = bench();
+        let path = bench.database();
+        let guard = opening(&path);
+        let connection = sqlite(&path);
+
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        drop(LiveFile::open_read(&path).unwrap());
+        drop(LiveFile::open_read_write(&path).unwrap());
+        assert!(!elsewhere(&path, INSERT), "the lock is still there");
+        drop(File::open(&path).unwrap());
+        assert!(elsewhere(&path, INSERT), "the trap is gone, and with it the need for this file");
+        connection.execute_batch("ROLLBACK").unwrap();
+        drop(connection);
+        drop(guard);
+    }
+
+    #[test]
+    fn a_live_file_by_another_name_is_parked_too() {
+        let bench = bench();
+        let path = bench.database();
+        let other_name = bench.drive.root().join("link");
+        fs::hard_link(&path, &other_name).unwrap();
+        let guard = opening(&path);
+        let connection = sqlite(&path);
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        drop(LiveFile::open_read(&other_name).unwrap());
+        assert!(!elsewhere(&path, INSERT));
+        drop(connection);
+        drop(guard);
+    }
+
+    #[test]
+    fn parked_files_are_closed_by_the_last_guard() {
+        let bench = bench();
+        let path = bench.database();
+        let is_ours = |fd: &fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|target| target == path);
+        let open = || fs::read_dir("/proc/self/fd").unwrap().flatten().filter(is_ours).count();
+        let (first, second) = (opening(&path), opening(&path));
+        drop(LiveFile::open_read(&path).unwrap());
+        drop(LiveFile::open_read(&path).unwrap());
+        assert_eq!(open(), 2);
+        drop(first);
+        assert_eq!(open(), 2);
+        drop(second);
+        assert_eq!(open(), 0);
+        drop(LiveFile::open_read(&path).unwrap());
+        assert_eq!(open(), 0);
+    }
+
+    #[test]
+    fn whoever_else_has_it_open_is_seen() {
+        let bench = bench();
+        let path = bench.database();
+        let live = LiveFile::open_read_write(&path).unwrap();
+        assert!(alone(&live));
+        let holder = Holder::start(&path, SELECT);
+        assert!(live.open_elsewhere());
+        drop(holder);
+        assert!(alone(&live));
+        let connection = sqlite(&path);
+        assert_eq!(rows(&connection), 1);
+        assert!(live.open_elsewhere());
+        drop(connection);
+        assert!(alone(&live));
+    }
+
+    #[test]
+    fn whoever_comes_during_a_lease_waits_and_breaks_it_and_we_live() {
+        let bench = bench();
+        let path = bench.database();
+        let live = LiveFile::open_read_write(&path).unwrap();
+        assert!(alone(&live));
+        sys::take_lease(live.file()).unwrap();
+        assert!(sys::lease_is_whole(live.file()));
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| File::open(&path).unwrap());
+            while sys::lease_is_whole(live.file()) {
+                std::thread::yield_now();
+            }
+            assert!(!other.is_finished());
+            sys::give_up_lease(live.file()).unwrap();
+            other.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_database_that_waits_to_be_rolled_back_is_not_locked_exclusively() {
+        let bench = bench();
+        let path = bench.database();
+        let mut live = LiveFile::open_read_write(&path).unwrap();
+        drop(Holder::start(&path, SPILL));
+        assert!(journal_path(&path).exists());
+        assert!(matches!(live.lock_exclusive(LONG), Err(DriveError::HotJournal { .. })));
+        assert!(elsewhere(&path, SELECT));
+        assert!(!journal_path(&path).exists());
+        live.lock_exclusive(LONG).unwrap();
+    }
+
+    #[test]
+    fn the_stamp_tells_of_every_commit() {
+        let bench = bench();
+        let path = bench.database();
+        let live = LiveFile::open_read(&path).unwrap();
+        let before = live.stamp().unwrap();
+        assert_eq!(live.stamp().unwrap(), before);
+        assert!(elsewhere(&path, INSERT));
+        let after = live.stamp().unwrap();
+        assert_eq!(after.change_counter, before.change_counter + 1);
+        assert_eq!(after.inode, before.inode);
+    }
+
+    #[test]
+    fn headers() {
+        let bench = bench();
+        let path = bench.database();
+        let live = LiveFile::open_read(&path).unwrap();
+        let header = live.header().unwrap().unwrap();
+        assert_eq!((header.page_bytes, header.size_pages, header.write_ahead_log), (4096, 2, false));
+
+        let mut bytes = [0; Header::BYTES];
+        live.pread(0, &mut bytes).unwrap();
+        let with = |at: usize, new: &[u8]| {
+            let mut bytes = bytes;
+            bytes[at..at + new.len()].copy_from_slice(new);
+            Header::parse(&bytes, 70000)
+        };
+        assert_eq!(with(16, &[0, 1]).unwrap().page_bytes, 65536);
+        assert_eq!(with(16, &[2, 0]).unwrap().page_bytes, 512);
+        assert_eq!(with(28, &[0; 4]).unwrap().size_pages, 17);
+        assert_eq!(with(92, &[9; 4]).unwrap().size_pages, 17);
+        assert!(with(19, &[2]).unwrap().write_ahead_log);
+        for bad in [with(16, &[0, 0]), with(16, &[1, 0]), with(16, &[3, 0]), with(0, b"s")] {
+            assert_eq!(bad, None);
+        }
+    }
+}

@@ -10,6 +10,8 @@ pub mod live;
 pub mod snapshot;
 pub mod stage;
 mod sys;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 use std::fs::{self, DirBuilder};
@@ -313,4 +315,50 @@ fn unlink_older(dir: &Path, older_than: SystemTime, is_ours: impl Fn(&str) -> bo
         unlinked += u64::from(old && fs::remove_file(entry.path()).is_ok());
     }
     Ok(unlinked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::bench;
+    use super::*;
+
+    #[test]
+    fn device_names_are_those_that_quoting_leaves_alone() {
+        for good in ["sdb1", "d0", "a-b_c.d~e", "..a", "-", &"x".repeat(255)] {
+            assert!(DeviceName::new(good).is_some(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "../x", "a b", "a+b", "a%b", "é", "a\0", "a\n", &"x".repeat(256)] {
+            assert!(DeviceName::new(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_drive_is_a_directory_and_mounted_if_that_is_asked_for() {
+        let devices = tempfile::tempdir().unwrap();
+        let devices = devices.path();
+        let open =
+            |name: &str, mount_check| Drive::open(devices, &DeviceName::new(name).unwrap(), mount_check);
+        fs::create_dir(devices.join("dir")).unwrap();
+        fs::write(devices.join("file"), "").unwrap();
+        std::os::unix::fs::symlink("dir", devices.join("link")).unwrap();
+        assert!(matches!(open("missing", false), Err(DriveError::NotADirectory { .. })));
+        assert!(matches!(open("file", false), Err(DriveError::NotADirectory { .. })));
+        assert!(open("dir", false).is_ok() && open("link", false).is_ok());
+        for name in ["missing", "file", "dir", "link"] {
+            assert!(matches!(open(name, true), Err(DriveError::NotMounted { .. })), "{name}");
+        }
+        fs::write(devices.join("dir/.ismount"), "").unwrap();
+        assert!(open("dir", true).is_ok() && open("link", true).is_ok());
+        assert!(Drive::open(Path::new("/"), &DeviceName::new("proc").unwrap(), true).is_ok());
+    }
+
+    #[test]
+    fn room_is_what_is_left_above_the_reserve() {
+        let bench = bench();
+        let has_room = |bytes, percent, wanted| bench.drive.has_room(bytes, percent, wanted).unwrap();
+        assert!(has_room(0, 0.0, 1));
+        assert!(!has_room(0, 0.0, u64::MAX));
+        assert!(!has_room(u64::MAX, 0.0, 1));
+        assert!(!has_room(0, 100.0, 1));
+    }
 }

@@ -248,3 +248,162 @@ pub const WINDOW_BYTES: usize = 1024 * 1024;
 const GRAIN: Duration = Duration::from_secs(2);
 /// How often the database may be replaced under us before we give up.
 const REPLACEMENTS: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::testing::{Bench, Holder, SELECT, SPILL, bench, elsewhere, rows, sqlite};
+    use super::*;
+
+    const PATIENCE: Patience = Patience { lock: Duration::from_secs(20), hold: Duration::from_secs(20) };
+
+    /// A database of several windows, the first rows numbered.
+    fn large(bench: &Bench) -> std::path::PathBuf {
+        let path = bench.database();
+        sqlite(&path)
+            .execute_batch(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+                 INSERT INTO object SELECT i, randomblob(1000) FROM n",
+            )
+            .unwrap();
+        path
+    }
+
+    fn age(path: &Path) {
+        File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    }
+
+    fn bytes(snapshot: &Snapshot) -> Vec<u8> {
+        let mut bytes = vec![0; snapshot.len() as usize + 1];
+        let read = snapshot.pread(0, &mut bytes).unwrap();
+        bytes.truncate(read);
+        bytes
+    }
+
+    #[test]
+    fn a_database_at_rest_is_copied_as_it_is() {
+        let bench = bench();
+        let path = large(&bench);
+        age(&path);
+        let snapshot = snapshot(&path, &bench.drive, &PATIENCE).unwrap();
+        assert!(matches!(snapshot.way(), Way::Copy | Way::Clone), "{:?}", snapshot.way());
+        assert!(bytes(&snapshot) == std::fs::read(&path).unwrap());
+        assert_eq!(snapshot.page_bytes(), 4096);
+        assert_eq!(snapshot.stamp(), LiveFile::open_read(&path).unwrap().stamp().unwrap());
+        let image = snapshot.path().to_owned();
+        drop(snapshot);
+        assert!(!image.exists());
+    }
+
+    #[test]
+    fn a_database_just_written_is_read_twice() {
+        let bench = bench();
+        bench.drive.clones.store(false, Ordering::Relaxed);
+        let path = large(&bench);
+        let snapshot = snapshot(&path, &bench.drive, &PATIENCE).unwrap();
+        assert_eq!(snapshot.way(), Way::Mended { windows: 0 });
+        assert!(bytes(&snapshot) == std::fs::read(&path).unwrap());
+    }
+
+    /// Torn at every window in turn, and longer or shorter than when it was copied.
+    #[test]
+    fn what_changed_since_it_was_copied_is_mended() {
+        let bench = bench();
+        let path = large(&bench);
+        let sound = std::fs::read(&path).unwrap();
+        let live = LiveFile::open_read(&path).unwrap();
+        let windows = sound.len().div_ceil(WINDOW_BYTES);
+        assert!(windows >= 4);
+        for lengthen in [-5_000_000, -4096, 0, 4096, 3_000_000] {
+            for torn in 0..windows {
+                let mut earlier = sound.clone();
+                earlier[torn * WINDOW_BYTES + 77] ^= 1;
+                earlier.resize(sound.len().saturating_add_signed(lengthen), 9);
+                let other = bench.drive.root().join("earlier");
+                std::fs::write(&other, &earlier).unwrap();
+                let staged = bench.drive.stage("x").unwrap();
+                let hashes = copy(&LiveFile::open_read(&other).unwrap(), &staged, u64::MAX).unwrap();
+                let far = Instant::now() + PATIENCE.hold;
+                let mended = mend(&live, &staged, &hashes, far).unwrap().unwrap();
+                assert!(std::fs::read(staged.path()).unwrap() == sound, "{lengthen} {torn}");
+                assert!(lengthen != 0 || mended == 1);
+                let staged = bench.drive.stage("x").unwrap();
+                assert_eq!(mend(&live, &staged, &hashes, Instant::now()).unwrap(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn under_a_fast_writer_it_is_sound_and_has_every_row_committed_before() {
+        for clones in [true, false] {
+            let bench = bench();
+            let path = large(&bench);
+            bench.drive.clones.store(clones, Ordering::Relaxed);
+            let writer = Holder::repeat(
+                &path,
+                "INSERT INTO object VALUES (-1, randomblob(3000));
+                 UPDATE object SET filler = randomblob(1000) WHERE rowid = abs(random()) % 4000",
+            );
+            let reader = sqlite(&path);
+            reader.busy_timeout(PATIENCE.lock).unwrap();
+            let mut ways = Vec::new();
+            for _ in 0..8 {
+                let before = rows(&reader);
+                let snapshot = snapshot(&path, &bench.drive, &PATIENCE).unwrap();
+                let after = rows(&reader);
+                let image = sqlite(snapshot.path());
+                let check: String = image.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+                assert_eq!(check, "ok");
+                assert!((before..=after).contains(&rows(&image)));
+                ways.push(snapshot.way());
+            }
+            drop(writer);
+            let mended = |way: &Way| matches!(way, Way::Mended { windows: 1.. });
+            assert!(ways.iter().any(|way| mended(way) || *way == Way::Clone), "nobody wrote: {ways:?}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_waits_to_be_rolled_back_is_not_copied() {
+        let bench = bench();
+        let path = bench.database();
+        drop(Holder::start(&path, SPILL));
+        let outcome = snapshot(&path, &bench.drive, &PATIENCE);
+        assert!(matches!(outcome, Err(DriveError::HotJournal { .. })), "{outcome:?}");
+        assert!(elsewhere(&path, SELECT));
+        let snapshot = snapshot(&path, &bench.drive, &PATIENCE).unwrap();
+        assert_eq!(rows(&sqlite(snapshot.path())), 1);
+    }
+
+    #[test]
+    fn a_living_writer_s_journal_is_no_hindrance() {
+        let bench = bench();
+        let path = bench.database();
+        let _writer = Holder::start(&path, "BEGIN; INSERT INTO object VALUES (1, '')");
+        assert!(super::super::live::journal_path(&path).exists());
+        let snapshot = snapshot(&path, &bench.drive, &PATIENCE).unwrap();
+        assert_eq!(rows(&sqlite(snapshot.path())), 1);
+    }
+
+    #[test]
+    fn writers_are_not_locked_out_for_longer_than_agreed() {
+        let bench = bench();
+        bench.drive.clones.store(false, Ordering::Relaxed);
+        let path = large(&bench);
+        let outcome = snapshot(&path, &bench.drive, &Patience { hold: Duration::ZERO, ..PATIENCE });
+        assert!(matches!(outcome, Err(DriveError::TooLong { .. })), "{outcome:?}");
+        assert_eq!(std::fs::read_dir(bench.drive.tmp()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_database_is_not_one_in_the_image() {
+        let bench = bench();
+        let path = bench.database();
+        for content in [&b""[..], b"SQLite format 3", &[7; 5000]] {
+            std::fs::write(&path, content).unwrap();
+            let outcome = snapshot(&path, &bench.drive, &PATIENCE);
+            assert!(matches!(outcome, Err(DriveError::NotADatabase { .. })), "{outcome:?}");
+        }
+    }
+}

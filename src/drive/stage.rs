@@ -106,7 +106,8 @@ impl Staged {
     /// * it looks as it did when the last of its rows were merged into this file: `merged_up_to`;
     /// * nobody else has it open, nor comes to while it is renamed.
     ///
-    /// Else [`InstallError::Busy`]: merge in place instead. Take the directory's lock first, then the exclusive one.
+    /// Else [`InstallError::Busy`]: merge in place instead. Sync this file first, so that it takes no time here; then take
+    /// the directory's lock, and the exclusive one last.
     ///
     /// The old file keeps a link in `tmp` and stays locked until [`Replaced::settle`].
     pub fn replace(
@@ -405,3 +406,209 @@ pub(super) const REPLACED: &str = ".replaced";
 const LONGEST_NAME: usize = 200;
 /// How often a replaced database is looked at again while somebody has it open.
 const SETTLE_POLL: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::live::journal_path;
+    use super::super::testing::{Bench, Holder, INSERT, SELECT, alone, bench, elsewhere, fill, rows, sqlite};
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(10);
+
+    /// A staged database of one row.
+    fn staged(bench: &Bench) -> Staged {
+        let staged = bench.drive.stage("an-id").unwrap();
+        fill(staged.path());
+        staged
+    }
+
+    fn in_tmp(bench: &Bench) -> Vec<PathBuf> {
+        fs::read_dir(bench.drive.tmp()).unwrap().flatten().map(|entry| entry.path()).collect()
+    }
+
+    #[test]
+    fn a_staged_file_is_ours_alone_and_gone_when_dropped() {
+        let bench = bench();
+        let (first, second) = (bench.drive.stage("an-id").unwrap(), bench.drive.stage("an-id").unwrap());
+        assert_ne!(first.path(), second.path());
+        assert!(first.path().file_name().unwrap().to_str().unwrap().starts_with("an-id."));
+        assert_eq!(first.file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(journal_path(first.path()), "left by SQLite").unwrap();
+        drop((first.sync().unwrap(), second));
+        assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new());
+        assert!(bench.drive.stage(&"é".repeat(1000)).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_early() {
+        let bench = bench();
+        let staged = bench.drive.stage("an-id").unwrap();
+        staged.preallocate(1 << 20).unwrap();
+        assert_eq!(staged.file().metadata().unwrap().len(), 0);
+        for bytes in [u64::MAX, 1 << 62] {
+            assert!(matches!(staged.preallocate(bytes), Err(DriveError::Full { .. })), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_new_database_takes_its_place_once() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let name = format!("{}.db", dir.hash());
+        let lock = dir.lock(LONG).unwrap();
+        staged(&bench).install_new(&dir, &name, &lock).unwrap();
+        assert_eq!(rows(&sqlite(&dir.dir().join(&name))), 1);
+        for name in [&name, &format!("{}_1750039210.82784.db", dir.hash())] {
+            assert!(matches!(staged(&bench).install_new(&dir, name, &lock), Err(InstallError::Taken { .. })));
+        }
+        assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn names_that_are_not_of_this_hash_are_refused() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let lock = dir.lock(LONG).unwrap();
+        let hash = dir.hash();
+        for name in
+            ["", "x.db", &format!("{hash}"), &format!("{hash}.db.pending"), &format!("{hash}_/../../x.db")]
+        {
+            let outcome = staged(&bench).install_new(&dir, name, &lock);
+            assert!(matches!(outcome, Err(InstallError::BadName { .. })), "{name}");
+        }
+    }
+
+    /// `swift-facts.md` 13.3: SQLite would roll it back into the new file.
+    #[test]
+    fn a_journal_without_its_database_does_not_reach_the_new_one() {
+        let bench = bench();
+        let dir = bench.hash_dir();
+        let path = bench.database();
+        drop(Holder::start(&path, super::super::testing::SPILL));
+        fs::remove_file(&path).unwrap();
+        assert!(journal_path(&path).exists());
+        let lock = dir.lock(LONG).unwrap();
+        let staged = staged(&bench);
+        sqlite(staged.path()).execute_batch(INSERT).unwrap();
+        staged.install_new(&dir, &format!("{}.db", dir.hash()), &lock).unwrap();
+        assert_eq!(rows(&sqlite(&path)), 2);
+    }
+
+    /// What `replace` answers for the database of `bench` after `meddle` had its way with it.
+    fn replace(bench: &Bench, locked: bool, meddle: impl FnOnce(&Path)) -> Result<Replaced, InstallError> {
+        let dir = bench.hash_dir();
+        let path = bench.database_path();
+        let lock = dir.lock(LONG).unwrap();
+        let mut old = LiveFile::open_read_write(&path).unwrap();
+        assert!(alone(&old));
+        if locked {
+            old.lock_exclusive(LONG).unwrap();
+        }
+        let stamp = old.stamp().unwrap();
+        meddle(&path);
+        let staged = staged(bench);
+        sqlite(staged.path()).execute_batch("DELETE FROM object").unwrap();
+        staged.replace(old, &stamp, &dir, &lock)
+    }
+
+    #[test]
+    fn a_quiet_database_is_replaced() {
+        let bench = bench();
+        let path = bench.database();
+        let replaced = replace(&bench, true, |_| ()).unwrap();
+        assert!(replaced.undisturbed());
+        assert_eq!(rows(&sqlite(&path)), 0);
+        assert!(elsewhere(&path, INSERT));
+        assert_eq!(rows(&sqlite(&path)), 1);
+        assert_eq!(replaced.settle(LONG), Settled::Quiet);
+        assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_database_in_use_is_not_replaced() {
+        for why in [Why::NotLocked, Why::Moved, Why::Journal, Why::Changed, Why::OpenElsewhere] {
+            let bench = bench();
+            let path = bench.database();
+            let mut holder = None;
+            let outcome = replace(&bench, why != Why::NotLocked, |path| match why {
+                Why::NotLocked => (),
+                Why::Moved => {
+                    fs::rename(path, path.with_extension("old")).unwrap();
+                    fs::write(path, "").unwrap();
+                }
+                Why::Journal => fs::write(journal_path(path), "").unwrap(),
+                Why::Changed => {
+                    let mut file = OpenOptions::new().append(true).open(path).unwrap();
+                    file.write_all(&[0; 4096]).unwrap();
+                }
+                Why::OpenElsewhere => holder = Some(Holder::start(path, "")),
+            });
+            assert!(
+                matches!(&outcome, Err(InstallError::Busy { why: found, .. }) if *found == why),
+                "{why:?}: {outcome:?}"
+            );
+            assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new(), "{why:?}");
+            let _ = fs::remove_file(journal_path(&path));
+            let old = if why == Why::Moved { path.with_extension("old") } else { path };
+            assert_eq!(rows(&sqlite(&old)), 1, "{why:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_has_the_replaced_file_cannot_use_it_until_it_is_given_up() {
+        let bench = bench();
+        bench.database();
+        let replaced = replace(&bench, true, |_| ()).unwrap();
+        let (link, stamp) = (replaced.link().to_owned(), replaced.stamp());
+        assert_eq!(
+            replaced_files(&bench.drive).unwrap(),
+            [Leftover {
+                path: link.clone(),
+                hash: bench.hash_dir().hash(),
+                change_counter: stamp.change_counter,
+            }]
+        );
+        let late = Holder::start(&link, "");
+        assert!(!elsewhere(&link, SELECT));
+        assert_eq!(replaced.settle(SOON), Settled::StillOpen { link: link.clone(), stamp });
+        assert!(elsewhere(&link, INSERT));
+        assert_ne!(LiveFile::open_read(&link).unwrap().stamp().unwrap(), stamp);
+        drop(late);
+    }
+
+    #[test]
+    fn the_late_comer_who_leaves_in_time_leaves_nothing_behind() {
+        let bench = bench();
+        bench.database();
+        let replaced = replace(&bench, true, |_| ()).unwrap();
+        let late = Holder::start(replaced.link(), "");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(SOON);
+                drop(late);
+            });
+            assert_eq!(replaced.settle(LONG), Settled::Quiet);
+        });
+        assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn reclaiming_spares_replaced_files_and_forgets_swaps_that_did_not_happen() {
+        let bench = bench();
+        let path = bench.database();
+        let tmp = bench.drive.tmp();
+        fs::create_dir(&tmp).unwrap();
+        let (unfinished, replaced) = (tmp.join("x.1.2.replaced"), tmp.join("y.1.2.replaced"));
+        fs::hard_link(&path, &unfinished).unwrap();
+        fs::write(&replaced, "").unwrap();
+        fs::create_dir_all(tmp.join("half.removed/x")).unwrap();
+        assert_eq!(bench.drive.reclaim_tmp(SystemTime::UNIX_EPOCH).unwrap(), 0);
+        assert!(unfinished.exists());
+        bench.drive.reclaim_tmp(SystemTime::now() + LONG).unwrap();
+        assert_eq!(in_tmp(&bench), [replaced]);
+    }
+}

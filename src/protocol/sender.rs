@@ -8,9 +8,9 @@
 //! action found out, the driver says so through one of the methods named for it.
 
 use super::Violation;
-use super::message::{Basis, Intent, Meet, Message, Refusal};
+use super::message::{Basis, Intent, Meet, Message, Refusal, Settled};
 use crate::replica::{ReplicaId, ReplicaInfo, RowId, ShardRange, SyncPoint};
-use crate::strategy::{self, Agreement, Choice, Situation, Strategy, Transfer};
+use crate::strategy::{self, Agreement, Choice, Reason, Situation, Strategy, Transfer};
 
 /// What the driver has to do next.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,15 +27,6 @@ pub enum Action {
     SendRows {
         /// Where to start.
         after: RowId,
-    },
-    /// Say `RowsDone`; with our incoming points if all rows were sent.
-    TellRowsDone {
-        /// The last row sent.
-        through: RowId,
-        /// The point replaces the peer's.
-        restart: bool,
-        /// Rows are left: keep the points.
-        capped: bool,
     },
     /// Take a snapshot and say `Offer`.
     Offer,
@@ -70,6 +61,9 @@ pub enum Action {
         /// In place of what was known, even if it is lower.
         restart: bool,
     },
+    /// The two disagreed though all points said that they agree: what this peer is thought to have sent us, it may not
+    /// have. Forget our incoming point for it, so that it sends again.
+    Distrust(ReplicaId),
     /// The exchange is over.
     Finish(Outcome),
 }
@@ -134,6 +128,8 @@ pub struct Sender {
     leaving: bool,
     known: Known,
     limits: Limits,
+    /// The points of the two were found to be wrong.
+    distrusted: bool,
     expects: Expects,
 }
 
@@ -182,6 +178,7 @@ impl Sender {
             leaving: meet.intent == Intent::Leave,
             known,
             limits,
+            distrusted: false,
             expects: Expects::Introduction,
         };
         (sender, vec![Action::Say(Message::Meet(Box::new(meet)))])
@@ -225,8 +222,8 @@ impl Sender {
                 Ok(self.flow(flow))
             }
             (Expects::RowsSettled { through, restart, capped }, Message::Settled(settled)) => {
-                let remember = Action::Remember { id: settled.id, point: Some(through), restart };
-                Ok(self.finish(Outcome::Rows { capped }, vec![remember]))
+                let remember = Action::Remember { id: settled.id.clone(), point: Some(through), restart };
+                Ok(self.settle(Outcome::Rows { capped }, settled, remember))
             }
             (Expects::Accept { missing }, Message::Accept(None)) => {
                 let outcome = if missing { Outcome::Created } else { Outcome::Merged(Transfer::Full) };
@@ -254,8 +251,8 @@ impl Sender {
                 Ok((self, vec![Action::SendFile]))
             }
             (Expects::FileSettled { outcome }, Message::Settled(settled)) => {
-                let remember = Action::Remember { id: settled.id, point: None, restart: true };
-                Ok(self.finish(outcome, vec![remember]))
+                let remember = Action::Remember { id: settled.id.clone(), point: None, restart: true };
+                Ok(self.settle(outcome, settled, remember))
             }
             (expects, message) => {
                 Err(Violation::OutOfTurn { expected: expects.name(), heard: message.name() })
@@ -338,7 +335,9 @@ impl Sender {
         their_point: RowId,
         mut actions: Vec<Action>,
     ) -> (Sender, Vec<Action>) {
-        match self.choice(&theirs, their_point).strategy {
+        let choice = self.choice(&theirs, their_point);
+        self.distrusted = matches!(choice.reason, Reason::PointsDisagree | Reason::Restored);
+        match choice.strategy {
             Strategy::Nothing(Agreement::HashMatch) => {
                 // Whoever answers raises its own point when it sees equal rows; ours for it follows here.
                 let remember = Action::Remember {
@@ -377,12 +376,23 @@ impl Sender {
             let through = if capped { flow.last } else { flow.last.max(self.mine.max_row) };
             let restart = flow.restart;
             self.expects = Expects::RowsSettled { through, restart, capped };
-            return (self, vec![Action::TellRowsDone { through, restart, capped }]);
+            // As they were before the first row was read: what has come in since was not necessarily sent.
+            let points = if capped { vec![] } else { std::mem::take(&mut self.known.incoming) };
+            return (self, vec![Action::Say(Message::RowsDone { through, restart, points })]);
         } else {
             None
         };
         self.expects = Expects::Took(flow);
         (self, action.into_iter().collect())
+    }
+
+    /// The peer has all of ours; whether we have all of its is the question left.
+    fn settle(self, outcome: Outcome, settled: Settled, remember: Action) -> (Sender, Vec<Action>) {
+        let mut actions = vec![remember];
+        if self.distrusted && settled.hash != self.mine.hash {
+            actions.push(Action::Distrust(settled.id));
+        }
+        self.finish(outcome, actions)
     }
 
     fn finish(mut self, outcome: Outcome, mut actions: Vec<Action>) -> (Sender, Vec<Action>) {
