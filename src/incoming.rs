@@ -129,7 +129,14 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
             peer.say(&said)?;
             continue;
         }
-        let Some(begun) = visit.as_mut() else { continue };
+        let Some(begun) = visit.as_mut() else {
+            // Left over from before a refusal, or too late: we had taken the silence for the end.
+            if action != Action::Wait {
+                receiver = receiver.refused();
+                peer.say(&Message::Refused(Refusal::Busy))?;
+            }
+            continue;
+        };
         match begun.act(peer, action) {
             Ok(()) => {}
             Err(Trouble::Peer(error)) => return Err(error),

@@ -96,6 +96,8 @@ pub struct Peer<S> {
     node_timeout: Duration,
     stop: Stop,
     last_said: Instant,
+    /// Since when it has said nothing but that it is still at work.
+    at_work_since: Option<Instant>,
     bytes_sent: u64,
     bytes_received: u64,
 }
@@ -142,6 +144,7 @@ impl<S: Stream> Peer<S> {
             node_timeout,
             stop: stop.clone(),
             last_said: Instant::now(),
+            at_work_since: None,
             bytes_sent: 0,
             bytes_received: 0,
         };
@@ -217,7 +220,7 @@ impl<S: Stream> Peer<S> {
         let mut arrived = 0u64;
         let mut piece = vec![0; PIECE_BYTES];
         loop {
-            if let Some(message) = self.inbox.next_message().map_err(PeerError::Unintelligible)? {
+            if let Some(message) = self.next_message()? {
                 return Ok(message);
             }
             let time = patience + Duration::from_millis(arrived * 1000 / SLOWEST_BYTES_PER_SEC);
@@ -232,8 +235,7 @@ impl<S: Stream> Peer<S> {
     /// # Errors
     /// As [`Peer::hear`].
     pub fn heard_already(&mut self) -> Result<Option<Message>, PeerError> {
-        let parse = |inbox: &mut Inbox| inbox.next_message().map_err(PeerError::Unintelligible);
-        if let Some(message) = parse(&mut self.inbox)? {
+        if let Some(message) = self.next_message()? {
             return Ok(Some(message));
         }
         self.stream.set_nonblocking(true).map_err(PeerError::Broken)?;
@@ -245,11 +247,27 @@ impl<S: Stream> Peer<S> {
             Ok(read) => {
                 self.bytes_received += read as u64;
                 self.inbox.feed(&piece[..read]);
-                parse(&mut self.inbox)
+                self.next_message()
             }
             Err(error) if is_timeout(&error) => Ok(None),
             Err(error) => Err(PeerError::Broken(error)),
         }
+    }
+
+    /// The next message of those that have come. `Working` buys a peer time, but not for ever.
+    fn next_message(&mut self) -> Result<Option<Message>, PeerError> {
+        let message = self.inbox.next_message().map_err(PeerError::Unintelligible)?;
+        match &message {
+            Some(Message::Working) => {
+                let since = *self.at_work_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > WORK_LIMIT {
+                    return Err(PeerError::TooSlow(WORK_LIMIT));
+                }
+            }
+            Some(_) => self.at_work_since = None,
+            None => {}
+        }
+        Ok(message)
     }
 
     /// Payload bytes sent and received so far.
@@ -309,6 +327,8 @@ impl<S: Stream> Peer<S> {
     }
 }
 
+/// How long a peer may be at work on one thing. Merging half a billion rows takes less.
+const WORK_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// How often the end of long work is looked for.
 const WORK_PAUSE: Duration = Duration::from_millis(1);
 /// What is read from a stream at once.

@@ -213,10 +213,7 @@ impl Sender {
                 Ok((self, vec![Action::Offer]))
             }
             (Expects::Ranges { theirs, their_point, mut so_far }, Message::Ranges { ranges, more }) => {
-                so_far.extend(ranges);
-                if so_far.len() > super::RANGES_LIMIT {
-                    return Err(Violation::TooMany("shard ranges"));
-                }
+                super::add_ranges(&mut so_far, ranges, more)?;
                 if more {
                     self.expects = Expects::Ranges { theirs, their_point, so_far };
                     return Ok((self, vec![]));

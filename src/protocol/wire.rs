@@ -10,7 +10,7 @@
 use std::fmt;
 
 use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Settled, Shape};
-use super::rows;
+use super::{DIGESTS_PER_MESSAGE, POINTS_LIMIT, RANGES_PER_MESSAGE, rows};
 use crate::drive::DeviceName;
 use crate::hash_path::{Hash, Partition};
 use crate::replica::{
@@ -21,9 +21,11 @@ use crate::timestamp::{Stamp, Timestamp};
 
 /// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
 pub const FRAME_LIMIT: usize = 5 << 20;
-/// The most a container's metadata may take, as keys and values. Swift lets clients set 4 KiB in 90 keys; system
+/// The most a container's metadata may take, as keys, values and stamps. Swift lets clients set 4 KiB in 90 keys; system
 /// metadata and deleted keys come on top.
 pub const METADATA_LIMIT: usize = 1 << 20;
+/// The most items that metadata may have: short ones take many times in memory what they take on the wire.
+pub const METADATA_ITEMS_LIMIT: usize = 4096;
 
 /// What this end speaks. Raised when a message changes.
 pub const VERSION: u16 = 1;
@@ -295,7 +297,7 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             Message::Meet(Box::new(Meet { place: Place { device, partition, hash }, info, intent }))
         }
         tag::RANGES => Message::Ranges {
-            ranges: from.list("shard ranges", RANGE_LEAST_BYTES, Reader::range)?,
+            ranges: from.list("shard ranges", RANGES_PER_MESSAGE, Reader::range)?,
             more: from.flag("more")?,
         },
         tag::ROWS => {
@@ -304,7 +306,7 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
         tag::ROWS_DONE => Message::RowsDone {
             through: from.row_id("last row")?,
             restart: from.flag("restart")?,
-            points: from.list("sync points", 3, Reader::sync_point)?,
+            points: from.list("sync points", POINTS_LIMIT, Reader::sync_point)?,
         },
         tag::OFFER => Message::Offer {
             epoch: from.epoch()?.map(|epoch| epoch.time()),
@@ -316,7 +318,8 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
         },
         tag::LITERAL => Message::Literal(from.rest().to_vec()),
         tag::WINDOWS => {
-            Message::Windows(from.list("window digests", 16, |from| from.array("window digest"))?)
+            let digest = |from: &mut Reader<'_>| from.array("window digest");
+            Message::Windows(from.list("window digests", DIGESTS_PER_MESSAGE, digest)?)
         }
         tag::WANT => Message::Want { window: from.u32("window")?, pages: from.rest().to_vec() },
         tag::PATCH => Message::Patch {
@@ -385,9 +388,6 @@ mod tag {
     pub const WORKING: u8 = 75;
     pub const SETTLED: u8 = 76;
 }
-
-/// The fewest bytes a shard range can take: thirteen fields of one byte.
-const RANGE_LEAST_BYTES: usize = 13;
 
 /// Appends fields.
 pub(super) struct Writer(pub(super) Vec<u8>);
@@ -574,15 +574,15 @@ impl<'a> Reader<'a> {
         if text.len() > limit { Err(WireError::Field(what)) } else { Ok(text.to_owned()) }
     }
 
-    /// A list whose members take at least `least` bytes each, so that its count cannot promise what is not there.
+    /// A list of at most `limit` members, each of at least one byte, so that its count cannot promise what is not there.
     fn list<T>(
         &mut self,
         what: &'static str,
-        least: usize,
-        read: impl Fn(&mut Reader<'a>) -> Result<T, WireError>,
+        limit: usize,
+        mut read: impl FnMut(&mut Reader<'a>) -> Result<T, WireError>,
     ) -> Result<Vec<T>, WireError> {
         let count = self.number(what)?;
-        if count > (self.0.len() / least) as u64 {
+        if count > limit.min(self.0.len()) as u64 {
             return Err(WireError::Field(what));
         }
         (0..count).map(|_| read(self)).collect()
@@ -646,12 +646,15 @@ impl<'a> Reader<'a> {
         let hash = RowHash(self.array("row hash")?);
         let max_row = self.row_id("last row")?;
         let shard_max_row = self.row_id("last shard range")?;
-        let metadata = Metadata(self.list("metadata", 3, |from| {
-            Ok(MetadataItem {
-                key: from.text("metadata key")?,
-                value: from.long_text("metadata value", METADATA_LIMIT)?,
-                stamp: from.stamp("metadata stamp")?,
-            })
+        let mut room = METADATA_LIMIT;
+        let metadata = Metadata(self.list("metadata", METADATA_ITEMS_LIMIT, |from| {
+            let before = from.0.len();
+            let key = from.text("metadata key")?;
+            let value = from.long_text("metadata value", METADATA_LIMIT)?;
+            let stamp = from.stamp("metadata stamp")?;
+            let taken = before - from.0.len();
+            room = room.checked_sub(taken).ok_or(WireError::Field("metadata"))?;
+            Ok(MetadataItem { key, value, stamp })
         })?);
         let state = self.byte("sharding state")?;
         Ok(ReplicaInfo {
