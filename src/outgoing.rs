@@ -16,7 +16,7 @@ use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Shape};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
-use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
+use crate::protocol::{DIGESTS_PER_MESSAGE, POINTS_LIMIT, Violation};
 use crate::replica::{Direction, ReplicaInfo, RowId, SyncPoint};
 use crate::strategy::{self, Choice, Transfer};
 use crate::timestamp::Timestamp;
@@ -297,6 +297,7 @@ impl Subject<'_> {
             geometry,
             max_row,
             digest: None,
+            compared: 0,
             wanted: HashMap::new(),
             _share: share,
         })
@@ -321,6 +322,8 @@ struct Shipping {
     geometry: Geometry,
     max_row: RowId,
     digest: Option<[u8; 32]>,
+    /// How often the peer named a window that differs.
+    compared: u64,
     /// Pages that were asked for and wait for their signature.
     wanted: HashMap<u32, PageSet>,
     _share: Share,
@@ -362,7 +365,7 @@ impl Shipping {
         ))
     }
 
-    /// Sends every window; stops early if the peer has something to say.
+    /// Sends every window; stops early if the peer refuses.
     fn send<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Option<Message>, ExchangeError> {
         let mut digest = FileDigest::new();
         for window in self.geometry.windows() {
@@ -371,7 +374,11 @@ impl Shipping {
             peer.say(&Message::Literal(delta::compress_literals(&bytes)))?;
             match peer.heard_already()? {
                 None | Some(Message::Working) => {}
-                heard => return Ok(heard),
+                refused @ Some(Message::Refused(_)) => return Ok(refused),
+                // Whatever else it says, it cannot be about a file that it does not have yet.
+                Some(early) => {
+                    return Err(Violation::OutOfTurn { expected: "nothing", heard: early.name() }.into());
+                }
             }
         }
         self.digest = Some(digest.finish());
@@ -398,8 +405,11 @@ impl Shipping {
             peer.still_here()?;
         }
         self.digest = Some(digest.finish());
-        // The last part may be empty, and is said even so: the peer needs it to know that all is compared.
-        peer.say(&Message::Windows(digests))?;
+        // Of a file without windows the peer is told even so. After the last window it must not be: it may have said by
+        // then that all is rebuilt, and would say so twice.
+        if !digests.is_empty() || self.geometry.window_count() == 0 {
+            peer.say(&Message::Windows(digests))?;
+        }
         Ok(())
     }
 
@@ -410,6 +420,11 @@ impl Shipping {
         digests: &[u8],
     ) -> Result<(), ExchangeError> {
         let window = self.window(number)?;
+        // Each window comes up once, and once more if a digest matched by chance.
+        self.compared += 1;
+        if self.compared > u64::from(self.geometry.window_count()) * 2 {
+            return Err(Violation::TooMany("windows that differ").into());
+        }
         let bytes = self.read(window)?;
         let theirs = PageDigests::parse(window, digests)
             .map_err(|_| Violation::Lie("page digests of another size"))?;

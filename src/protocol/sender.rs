@@ -204,10 +204,7 @@ impl Sender {
                 Ok((self, vec![Action::Offer]))
             }
             (Expects::Ranges { theirs, their_point, mut so_far }, Message::Ranges { ranges, more }) => {
-                so_far.extend(ranges);
-                if so_far.len() > super::RANGES_LIMIT {
-                    return Err(Violation::TooMany("shard ranges"));
-                }
+                super::add_ranges(&mut so_far, ranges, more)?;
                 if more {
                     self.expects = Expects::Ranges { theirs, their_point, so_far };
                     return Ok((self, vec![]));
@@ -377,7 +374,8 @@ impl Sender {
             let restart = flow.restart;
             self.expects = Expects::RowsSettled { through, restart, capped };
             // As they were before the first row was read: what has come in since was not necessarily sent.
-            let points = if capped { vec![] } else { std::mem::take(&mut self.known.incoming) };
+            let mut points = if capped { vec![] } else { std::mem::take(&mut self.known.incoming) };
+            points.truncate(super::POINTS_LIMIT);
             return (self, vec![Action::Say(Message::RowsDone { through, restart, points })]);
         } else {
             None
