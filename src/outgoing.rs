@@ -85,6 +85,8 @@ pub struct Subject<'a> {
     pub broker: &'a mut Broker,
     /// What it says of itself. Taken once, before the first peer.
     pub info: &'a ReplicaInfo,
+    /// The peer was delivered all of it before, in this very pass ([`Sender::proven`]).
+    pub proven: bool,
 }
 
 /// What an exchange came to.
@@ -121,6 +123,9 @@ impl Subject<'_> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
         let meet = Meet { place, info: self.info.clone(), intent };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
+        if self.proven {
+            sender = sender.proven();
+        }
         let mut shipping = None;
         let mut rows_sent = 0;
         loop {

@@ -126,6 +126,8 @@ impl Known {
 pub struct Sender {
     mine: ReplicaInfo,
     leaving: bool,
+    /// The points about this peer were proven in this very pass.
+    proven: bool,
     known: Known,
     limits: Limits,
     /// The points of the two were found to be wrong.
@@ -176,12 +178,19 @@ impl Sender {
         let sender = Sender {
             mine: meet.info.clone(),
             leaving: meet.intent == Intent::Leave,
+            proven: false,
             known,
             limits,
             distrusted: false,
             expects: Expects::Introduction,
         };
         (sender, vec![Action::Say(Message::Meet(Box::new(meet)))])
+    }
+
+    /// The peer proved in this very pass that it holds all up to our point for it: even a copy that is to be removed need
+    /// not go whole again.
+    pub fn proven(self) -> Sender {
+        Sender { proven: true, ..self }
     }
 
     /// Takes what the peer said.
@@ -305,7 +314,7 @@ impl Sender {
             their_point,
             my_point: Known::point(&self.known.outgoing, &theirs.id),
             my_incoming: Known::point(&self.known.incoming, &theirs.id),
-            leaving: self.leaving,
+            leaving: self.leaving && !self.proven,
         };
         strategy::choose(&situation)
     }
@@ -364,8 +373,10 @@ impl Sender {
     /// Keeps a few batches on their way, then closes when all are answered.
     fn flow(mut self, flow: Flow) -> (Sender, Vec<Action>) {
         // A copy that is to be removed goes whole, or it would start over in every pass.
-        let capped = flow.more && !self.leaving && flow.batches >= self.limits.max_batches;
-        let open = flow.more && !capped;
+        let enough = !self.leaving && flow.batches >= self.limits.max_batches;
+        let open = flow.more && !enough;
+        // What came in since we introduced ourselves is another pass's.
+        let capped = flow.more && enough && flow.last < self.mine.max_row;
         let action = if open && flow.unanswered < super::BATCHES_IN_FLIGHT {
             Some(Action::SendRows { after: flow.last })
         } else if !open && flow.unanswered == 0 {
