@@ -139,11 +139,6 @@ impl Subject<'_> {
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
                         }
-                        Action::TellRowsDone { through, restart, capped } => {
-                            let points =
-                                if capped { vec![] } else { self.broker.sync_points(Direction::Incoming)? };
-                            peer.say(&Message::RowsDone { through, restart, points })?;
-                        }
                         Action::Offer => {
                             let open = self.open_file(peer)?;
                             let epoch = self.epoch();

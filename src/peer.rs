@@ -215,7 +215,8 @@ impl<S: Stream> Peer<S> {
     pub fn hear_within(&mut self, patience: Duration) -> Result<Message, PeerError> {
         let begun = Instant::now();
         let mut arrived = 0u64;
-        let mut piece = vec![0; PIECE_BYTES];
+        // A connection that waits for its next message should cost little.
+        let mut piece = vec![0; WAITING_PIECE_BYTES];
         loop {
             if let Some(message) = self.inbox.next_message().map_err(PeerError::Unintelligible)? {
                 return Ok(message);
@@ -224,6 +225,7 @@ impl<S: Stream> Peer<S> {
             let read = self.read_some(&mut piece, begun, time)?;
             self.inbox.feed(&piece[..read]);
             arrived += read as u64;
+            piece.resize(PIECE_BYTES, 0);
         }
     }
 
@@ -311,6 +313,8 @@ impl<S: Stream> Peer<S> {
 
 /// How often the end of long work is looked for.
 const WORK_PAUSE: Duration = Duration::from_millis(1);
+/// What is read of a message that may be a short one.
+const WAITING_PIECE_BYTES: usize = 4 << 10;
 /// What is read from a stream at once.
 const PIECE_BYTES: usize = 64 << 10;
 

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::ffi::SQLITE_READONLY_DBMOVED;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
@@ -138,6 +139,9 @@ impl Fault {
             Fault::Sqlite(error) => error,
         };
         let cause = error.to_string();
+        if error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_READONLY_DBMOVED) {
+            return if path.exists() { BrokerError::Busy { path } } else { BrokerError::Missing };
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BrokerError::Busy { path },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
@@ -209,9 +213,9 @@ impl Db {
 
     /// One change: all of it, or none.
     ///
-    /// Others may rename another file over this one while we have it open, and what we write then goes with the old. They
-    /// take their last look under SQLite's lock, so a change is theirs to keep if the name still stands after it; if not,
-    /// it does not count.
+    /// Others may rename another file over this one while we have it open, and what we write then goes with the old. SQLite
+    /// looks before it writes; we look again after. Who replaces a file takes his last look under SQLite's lock, so if the
+    /// name still stands the change was seen; if not, it does not count.
     pub(super) fn write<T>(
         &mut self,
         change: impl FnOnce(&Connection, &mut Schema) -> Result<T, Fault>,
@@ -338,3 +342,166 @@ const CACHE_KIB: u32 = 2000;
 
 /// Prepared statements kept per open file: a few more than there are.
 const STATEMENTS_KEPT: usize = 48;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::time::Instant;
+
+    use super::super::testing::{created, home, impatient, names, other, row};
+    use super::super::{Broker, Direction};
+    use super::*;
+    use crate::replica::{RowId, SyncPoint};
+
+    #[test]
+    fn opening_creates_nothing_and_takes_no_stand_in_for_a_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let open = |name: &str| Broker::open_file(&path(name)).map(|_| ());
+        assert_eq!(open("missing.db"), Err(BrokerError::Missing));
+        assert!(!path("missing.db").exists());
+        fs::write(path("empty.db"), "").unwrap();
+        assert!(open("empty.db").unwrap_err().is_damage());
+        assert_eq!(fs::metadata(path("empty.db")).unwrap().len(), 0);
+        fs::write(path("garbage.db"), "no database ".repeat(1000)).unwrap();
+        assert!(open("garbage.db").unwrap_err().is_damage());
+        fs::create_dir(path("directory.db")).unwrap();
+        assert!(matches!(open("directory.db"), Err(BrokerError::BadData { .. })));
+        symlink(path("empty.db"), path("link.db")).unwrap();
+        assert!(matches!(open("link.db"), Err(BrokerError::BadData { .. })));
+    }
+
+    #[test]
+    fn a_database_in_wal_mode_is_refused_and_stays_as_it_is() {
+        let (_device, home) = home();
+        let path = created(&home).path().to_owned();
+        other(&path).pragma_update(None, "journal_mode", "wal").unwrap();
+        let before = fs::read(&path).unwrap();
+        assert!(matches!(Broker::open(&home), Err(BrokerError::BadData { .. })));
+        assert!(fs::read(&path).unwrap() == before);
+    }
+
+    #[test]
+    fn a_lock_of_somebody_else_is_waited_for_and_then_told() {
+        let (_device, home) = home();
+        created(&home);
+        let mut broker = Broker::open_patiently(&home, impatient()).unwrap();
+        let writer = other(broker.path());
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let start = Instant::now();
+        assert!(matches!(broker.merge_rows(vec![row("o", 3)], None), Err(BrokerError::Busy { .. })));
+        assert!(start.elapsed() >= impatient().database / 2);
+        assert_eq!(names(&mut broker), [""; 0], "who only writes lets others read");
+        writer.execute_batch("COMMIT; BEGIN EXCLUSIVE").unwrap();
+        assert!(matches!(broker.info(), Err(BrokerError::Busy { .. })));
+        assert!(matches!(Broker::open_patiently(&home, impatient()), Err(BrokerError::Busy { .. })));
+        writer.execute_batch("COMMIT").unwrap();
+        broker.merge_rows(vec![row("o", 3)], None).unwrap();
+    }
+
+    #[test]
+    fn a_broker_holds_no_lock_between_two_calls() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.merge_rows(vec![row("o", 3)], None).unwrap();
+        broker.info().unwrap();
+        broker.rows_after(RowId::NONE, 1).unwrap();
+        other(broker.path()).execute_batch("BEGIN EXCLUSIVE; COMMIT").unwrap();
+    }
+
+    #[test]
+    fn a_failing_disk_is_no_damage() {
+        let failure = |code| {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            Fault::Sqlite(error).at(Path::new("x.db"))
+        };
+        for code in [10, 10 | 1 << 8, 13, 14, 8] {
+            assert!(matches!(failure(code), BrokerError::Io { .. }), "{code}: {:?}", failure(code));
+        }
+        for code in [11, 26] {
+            assert!(failure(code).is_damage(), "{code}");
+        }
+        for code in [5, 6] {
+            assert!(matches!(failure(code), BrokerError::Busy { .. }), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_to_a_replaced_file_does_not_count() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let (path, aside) = (broker.path().to_owned(), home.dir().join("aside"));
+        fs::copy(&path, &aside).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        assert!(matches!(broker.merge_rows(vec![row("o", 3)], None), Err(BrokerError::Busy { .. })));
+        let point = SyncPoint { remote_id: super::super::fresh_id("x"), point: RowId(1) };
+        assert!(broker.merge_sync_points(&[point], Direction::Incoming).is_err());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(broker.merge_rows(vec![row("o", 3)], None), Err(BrokerError::Missing));
+    }
+
+    #[test]
+    fn a_change_does_not_count_if_the_file_was_replaced_before_it_was_done() {
+        let (_device, home) = home();
+        let path = created(&home).path().to_owned();
+        let aside = home.dir().join("aside");
+        fs::copy(&path, &aside).unwrap();
+        let change = |usage| {
+            Db::open(&path, Duration::ZERO, usage).unwrap().write(|conn, _| {
+                conn.execute("UPDATE container_info SET status = 'changed'", [])?;
+                fs::copy(&path, home.dir().join("next")).unwrap();
+                fs::rename(home.dir().join("next"), &path).unwrap();
+                Ok(())
+            })
+        };
+        assert_eq!(change(Use::Private), Ok(()));
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(change(Use::Shared), Err(BrokerError::Busy { path: path.clone() }));
+    }
+
+    #[test]
+    fn a_missing_info_row_and_missing_tables_are_damage() {
+        for break_it in [
+            "DELETE FROM container_info",
+            "DROP TABLE policy_stat",
+            "DROP TABLE object",
+            "DROP VIEW container_stat",
+            "DROP TABLE container_info",
+            "DROP TABLE incoming_sync",
+        ] {
+            let (_device, home) = home();
+            let path = created(&home).path().to_owned();
+            other(&path).execute_batch(break_it).unwrap();
+            let broken = Broker::open(&home).and_then(|mut broker| broker.info());
+            assert!(broken.as_ref().is_err_and(BrokerError::is_damage), "{break_it}: {broken:?}");
+        }
+    }
+
+    #[test]
+    fn values_of_another_type_are_told_and_not_guessed() {
+        for break_it in [
+            "UPDATE container_info SET hash = 'short'",
+            "UPDATE container_info SET id = ''",
+            "UPDATE container_info SET id = 'a/b'",
+            "UPDATE container_info SET metadata = '{broken'",
+            "UPDATE container_info SET account = x'00ff'",
+            "UPDATE container_info SET account = CAST(x'ff' AS TEXT)",
+            "UPDATE container_info SET storage_policy_index = 'many'",
+        ] {
+            let (_device, home) = home();
+            let mut broker = created(&home);
+            other(broker.path()).execute_batch(break_it).unwrap();
+            let told = broker.info();
+            assert!(matches!(told, Err(BrokerError::BadData { .. })), "{break_it}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn a_migration_by_somebody_else_is_noticed() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        other(broker.path()).execute_batch("DROP TABLE shard_range").unwrap();
+        assert_eq!(broker.shard_ranges(), Ok(vec![]));
+        assert_eq!(broker.info().unwrap().ranges_digest, [0; 16]);
+    }
+}

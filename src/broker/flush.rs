@@ -115,3 +115,97 @@ const PENDING_LIMIT_BYTES: u64 = 131_072;
 
 /// How much of a pending file is taken in at once. Only a file that could not be taken in for long is longer.
 const BATCH_BYTES: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{created, home, impatient, names, other, row};
+    use super::*;
+
+    fn pending(home: &HashDir) -> Vec<u8> {
+        std::fs::read(home.pending_path()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_record_waits_in_the_pending_file_until_somebody_looks() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.put_record(row("o", 3)).unwrap();
+        assert_eq!(names(&mut broker), [""; 0]);
+        assert_eq!(pending(&home), pending::encode_entry(&row("o", 3)));
+        assert_eq!(broker.info().unwrap().count, 1);
+        assert_eq!(pending(&home), b"");
+        assert_eq!(names(&mut broker), ["o"]);
+    }
+
+    #[test]
+    fn records_stay_where_they_are_if_they_cannot_be_merged() {
+        let (_device, home) = home();
+        created(&home).put_record(row("o", 3)).unwrap();
+        let before = pending(&home);
+        let mut broker = Broker::open_patiently(&home, impatient()).unwrap();
+        let writer = other(broker.path());
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert!(matches!(broker.info(), Err(BrokerError::Busy { .. })));
+        assert_eq!(pending(&home), before);
+        writer.execute_batch("COMMIT").unwrap();
+        let lock = home.lock(impatient().directory).unwrap();
+        assert!(matches!(broker.info(), Err(BrokerError::Busy { .. })));
+        assert_eq!(pending(&home), before);
+        drop(lock);
+        broker.info().unwrap();
+        assert_eq!(names(&mut broker), ["o"]);
+    }
+
+    #[test]
+    fn records_go_to_the_file_that_is_in_charge_when_they_are_taken_in() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let fresh = home.dir().join(format!("{}_0000000009.00000.db", home.hash()));
+        std::fs::copy(broker.path(), &fresh).unwrap();
+        broker.put_record(row("o", 3)).unwrap();
+        broker.flush_pending().unwrap();
+        assert_eq!(broker.path(), fresh);
+        assert_eq!(names(&mut broker), ["o"]);
+        assert_eq!(names(&mut Broker::open_file(broker.retiring_path().unwrap()).unwrap()), [""; 0]);
+        // The file in charge is replaced by a newer one under the same name.
+        let aside = home.dir().join("aside");
+        std::fs::copy(broker.retiring_path().unwrap(), &aside).unwrap();
+        std::fs::rename(&aside, &fresh).unwrap();
+        std::fs::write(home.pending_path(), pending::encode_entry(&row("p", 3))).unwrap();
+        broker.flush_pending().unwrap();
+        assert_eq!(names(&mut Broker::open_file(&fresh).unwrap()), ["p"]);
+    }
+
+    #[test]
+    fn a_container_that_is_gone_takes_no_record() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        std::fs::remove_dir_all(home.dir()).unwrap();
+        assert_eq!(broker.put_record(row("o", 3)), Err(BrokerError::Missing));
+        assert!(!home.dir().exists());
+    }
+
+    #[test]
+    fn a_pending_file_of_any_length_is_taken_in() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let mut file = Vec::new();
+        let mut count = 0;
+        while file.len() < BATCH_BYTES * 5 / 2 {
+            let long_type = "x".repeat(1000 + count % 50);
+            file.extend(pending::encode_entry(&Row {
+                content_type: long_type,
+                ..row(&format!("o{count:06}"), 3)
+            }));
+            count += 1;
+        }
+        std::fs::write(home.pending_path(), &file).unwrap();
+        let info = broker.info().unwrap();
+        assert_eq!(info.count, count as i64);
+        assert_eq!(pending(&home), b"");
+        let mut garbage = vec![b'A'; BATCH_BYTES * 3];
+        garbage.extend(pending::encode_entry(&row("after", 3)));
+        std::fs::write(home.pending_path(), &garbage).unwrap();
+        assert_eq!(broker.info().unwrap().count, count as i64 + 1);
+    }
+}

@@ -3,7 +3,7 @@
 //! Nothing is ever simply removed: a tombstone or a deleted key stays until every replica must have heard of it. What "old
 //! enough" means is an argument here; there is no clock in this file.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql, params};
 
 use super::db::{Fault, number, text};
 use super::rows::Change;
@@ -53,10 +53,11 @@ impl Broker {
         delete_timestamp: &Stamp,
         now: Timestamp,
     ) -> Result<(), BrokerError> {
-        let outside = self.outside_counts()?;
+        let retiring = self.retiring_counts()?;
         let place = self.place();
         self.db.write(|conn, schema| {
-            let count = place.counts(conn, schema, outside)?.0;
+            let ranges = RangeSummary::read(conn, schema)?;
+            let count = place.counts(conn, schema, &ranges, retiring)?.0;
             let was_deleted = is_deleted(conn, count)?;
             conn.execute(
                 "UPDATE container_stat SET created_at = MIN(?, created_at), put_timestamp = MAX(?, put_timestamp),
@@ -141,10 +142,11 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn is_deleted(&mut self) -> Result<bool, BrokerError> {
         self.flush_pending()?;
-        let outside = self.outside_counts()?;
+        let retiring = self.retiring_counts()?;
         let place = self.place();
         self.db.read(|conn, schema| {
-            let count = place.counts(conn, schema, outside)?.0;
+            let ranges = RangeSummary::read(conn, schema)?;
+            let count = place.counts(conn, schema, &ranges, retiring)?.0;
             is_deleted(conn, count)
         })
     }
@@ -244,7 +246,7 @@ impl Broker {
         loop {
             let (to, anything) = self.db.read(|conn, schema| {
                 let to = if schema.name_index { batch_end(conn, &from)? } else { None };
-                let (condition, values) = tombstones(&from, to.as_ref(), &age);
+                let (condition, values) = tombstones(&from, to.as_ref().map(|to| to as &dyn ToSql), &age);
                 let sql = format!("SELECT EXISTS (SELECT 1 FROM object WHERE {condition})");
                 let anything =
                     conn.prepare_cached(&sql)?.query_row(&values[..], |row| row.get::<_, bool>(0))?;
@@ -252,7 +254,7 @@ impl Broker {
             })?;
             if anything {
                 gone += self.db.write(|conn, schema| {
-                    let (condition, values) = tombstones(&from, to.as_ref(), &age);
+                    let (condition, values) = tombstones(&from, to.as_ref().map(|to| to as &dyn ToSql), &age);
                     let mut change = Change::begin(conn, schema)?;
                     let gone = change.delete_where(condition, &values)?;
                     change.end()?;
@@ -401,10 +403,10 @@ fn batch_end(conn: &Connection, from: &str) -> Result<Option<String>, Fault> {
 
 /// Old tombstones by name, up to where the next batch begins, if there is one.
 fn tombstones<'a>(
-    from: &'a String,
-    to: Option<&'a String>,
-    age: &'a String,
-) -> (&'static str, Vec<&'a dyn rusqlite::ToSql>) {
+    from: &'a dyn ToSql,
+    to: Option<&'a dyn ToSql>,
+    age: &'a dyn ToSql,
+) -> (&'static str, Vec<&'a dyn ToSql>) {
     match to {
         Some(to) => ("deleted = 1 AND name >= ? AND created_at < ? AND name < ?", vec![from, age, to]),
         None => ("deleted = 1 AND name >= ? AND created_at < ?", vec![from, age]),
@@ -440,3 +442,83 @@ const OLD_RANGE: &str = "deleted = 1 AND timestamp < ?1 AND name != ?2";
 
 /// Tombstones looked at in one transaction (`swift/common/db.py: RECLAIM_PAGE_SIZE`).
 const RECLAIM_BATCH_ROWS: i64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{START_SECS, created, home, other, row, time, tombstone};
+    use super::*;
+
+    #[test]
+    fn floats_are_compared_as_swift_and_sqlite_print_them() {
+        assert_eq!(python_text(1_750_000_227.491_852_5), "1750000227.4918525");
+        assert_eq!(python_text(1_750_000_000.0), "1750000000.0");
+        assert_eq!(sqlite_text(1_750_000_036.615_147_6), "1750000036.61515");
+        assert_eq!(sqlite_text(1_750_000_036.5), "1750000036.5");
+        assert_eq!(sqlite_text(1_750_000_000.0), "1750000000.0");
+        assert_eq!(time_of(-1.0), Timestamp::ZERO);
+        assert_eq!(time_of(1.5), Timestamp::new(150_000, 0).unwrap());
+    }
+
+    #[test]
+    fn quoting_is_undone_as_python_does() {
+        assert_eq!(unquoted("a%2Fb%20%C3%BC"), "a/b ü");
+        assert_eq!(unquoted("100%"), "100%");
+        assert_eq!(unquoted("%zz%4"), "%zz%4");
+        assert_eq!(unquoted("%ff"), "\u{fffd}");
+    }
+
+    #[test]
+    fn nothing_to_reclaim_takes_no_write_lock() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.merge_rows(vec![row("o", 3), tombstone("p", 901)], None).unwrap();
+        let writer = other(broker.path());
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!(broker.reclaim(START_SECS + 900.0, START_SECS).unwrap(), Reclaimed::default());
+    }
+
+    #[test]
+    fn tombstones_go_in_batches_even_if_all_have_one_name() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let many = |name: &str| {
+            format!(
+                "WITH RECURSIVE n(at) AS (SELECT 1 UNION ALL SELECT at + 1 FROM n WHERE at < 10_002)
+                 INSERT INTO object (name, created_at, size, deleted) SELECT {name}, '1750000003.00000', 0, 1 FROM n"
+            )
+        };
+        let writer = other(broker.path());
+        writer.execute_batch("DROP TRIGGER object_insert_policy_stat").unwrap();
+        writer.execute_batch("DROP TRIGGER object_delete_policy_stat").unwrap();
+        writer.execute_batch(&many("'same'")).unwrap();
+        writer.execute_batch(&many("printf('t%06d', at)")).unwrap();
+        drop(writer);
+        assert_eq!(broker.reclaim(START_SECS + 4.0, 0.0).unwrap().tombstones, 20_004);
+        assert_eq!(broker.tombstones().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_deleted_container_is_kept_while_it_is_being_sharded() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.delete_db(time(5)).unwrap();
+        let fresh = home.dir().join(format!("{}_{}.db", home.hash(), time(9).normal()));
+        std::fs::copy(broker.path(), fresh).unwrap();
+        let mut both = Broker::open(&home).unwrap();
+        assert!(both.is_deleted().unwrap() && both.is_empty().unwrap());
+        assert!(!both.is_reclaimable(START_SECS + 100.0, 10.0).unwrap());
+        assert!(broker.is_reclaimable(START_SECS + 100.0, 10.0).unwrap());
+    }
+
+    #[test]
+    fn a_deleted_container_is_not_empty_while_rows_wait_beside_it() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.delete_db(time(5)).unwrap();
+        assert!(broker.is_reclaimable(START_SECS + 100.0, 10.0).unwrap());
+        assert!(!broker.is_reclaimable(START_SECS + 15.0, 10.0).unwrap(), "the limit itself is not past");
+        broker.put_record(row("o", 6)).unwrap();
+        assert!(!broker.is_reclaimable(START_SECS + 100.0, 10.0).unwrap());
+        assert!(!broker.is_deleted().unwrap());
+    }
+}

@@ -207,13 +207,13 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn info(&mut self) -> Result<ReplicaInfo, BrokerError> {
         self.flush_pending()?;
-        let outside = self.outside_counts()?;
+        let retiring = self.retiring_counts()?;
         let place = self.place();
         let file_bytes = fs::metadata(self.path()).map_err(|e| BrokerError::io(self.path(), &e))?.len();
         self.db.read(|conn, schema| {
             let stat = Stat::read(conn, schema)?;
             let ranges = RangeSummary::read(conn, schema)?;
-            let (count, bytes_used) = place.counts(conn, schema, outside)?;
+            let (count, bytes_used) = place.counts(conn, schema, &ranges, retiring)?;
             let db_state = place.state(&ranges);
             let sharding_initiated = ranges.sharding_initiated();
             Ok(ReplicaInfo {
@@ -440,7 +440,7 @@ impl Broker {
     }
 
     /// Objects and bytes of the retiring file, which count while there is one.
-    fn outside_counts(&mut self) -> Result<Option<(i64, i64)>, BrokerError> {
+    fn retiring_counts(&mut self) -> Result<Option<(i64, i64)>, BrokerError> {
         self.retiring.as_mut().map(|retiring| retiring.read(|conn, _| stored_counts(conn))).transpose()
     }
 }
@@ -471,20 +471,21 @@ impl Place {
     }
 
     /// The objects and bytes that a client is told of (`swift/container/backend.py: _get_alternate_object_stats`).
+    /// `retiring` are those of the retiring file.
     fn counts(
         &self,
         conn: &Connection,
         schema: &Schema,
-        outside: Option<(i64, i64)>,
+        ranges: &RangeSummary,
+        retiring: Option<(i64, i64)>,
     ) -> Result<(i64, i64), Fault> {
-        if let Some(counts) = outside {
-            return Ok(counts);
+        match retiring {
+            Some(counts) => Ok(counts),
+            None if self.state(ranges) == DbState::Sharded && lifecycle::is_root(conn, schema, ranges)? => {
+                Ok(ranges.usage)
+            }
+            None => stored_counts(conn),
         }
-        let ranges = RangeSummary::read(conn, schema)?;
-        if self.state(&ranges) == DbState::Sharded && lifecycle::is_root(conn, schema, &ranges)? {
-            return Ok(ranges.usage);
-        }
-        stored_counts(conn)
     }
 }
 
@@ -599,4 +600,185 @@ pub fn fresh_id(device: &str) -> ReplicaId {
     let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let uuid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
     ReplicaId::new(format!("{uuid}-{device}")).or_else(|| ReplicaId::new(uuid)).expect("a UUID is a sound id")
+}
+
+/// Databases for the tests of this room.
+#[cfg(test)]
+mod testing {
+    use super::*;
+    use crate::hash_path::Partition;
+    use crate::replica::Row;
+
+    pub(super) fn home() -> (tempfile::TempDir, HashDir) {
+        let device = tempfile::tempdir().unwrap();
+        let hash = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let home = HashDir::new(device.path().into(), Partition(0), hash);
+        (device, home)
+    }
+
+    /// When these tests begin, in seconds since 1970.
+    pub(super) const START_SECS: f64 = 1.75e9;
+
+    pub(super) fn time(seconds: u64) -> Timestamp {
+        Timestamp::new((START_SECS as u64 + seconds) * 100_000, 0).unwrap()
+    }
+
+    pub(super) fn created(home: &HashDir) -> Broker {
+        let broker = Broker::create(home, "a", "c", time(1), PolicyIndex(0), &fresh_id("sda1"), time(2));
+        Broker { patience: impatient(), ..broker.unwrap() }
+    }
+
+    /// Patience for tests that wait in vain.
+    pub(super) fn impatient() -> Patience {
+        Patience { database: Duration::from_millis(50), directory: Duration::from_millis(50) }
+    }
+
+    pub(super) fn row(name: &str, seconds: u64) -> Row {
+        Row {
+            row_id: None,
+            name: name.to_owned(),
+            created_at: time(seconds).to_string(),
+            size: 3,
+            content_type: "text/plain".to_owned(),
+            etag: "e".to_owned(),
+            deleted: 0,
+            storage_policy_index: PolicyIndex(0),
+            ctype_timestamp: None,
+            meta_timestamp: None,
+        }
+    }
+
+    pub(super) fn tombstone(name: &str, seconds: u64) -> Row {
+        let (content_type, etag) = ("application/deleted".to_owned(), "noetag".to_owned());
+        Row { size: 0, content_type, etag, deleted: 1, ..row(name, seconds) }
+    }
+
+    /// A connection that somebody else has to the same file.
+    pub(super) fn other(path: &Path) -> Connection {
+        Connection::open(path).unwrap()
+    }
+
+    pub(super) fn names(broker: &mut Broker) -> Vec<String> {
+        broker.rows_after(RowId::NONE, 1 << 20).unwrap().into_iter().map(|row| row.name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_new_database_is_there_whole_and_alone() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let info = broker.info().unwrap();
+        assert_eq!((info.account.as_str(), info.container.as_str()), ("a", "c"));
+        assert_eq!((info.created_at, info.put_timestamp.clone()), (time(2).into(), time(1).into()));
+        assert_eq!(info.status_changed_at, info.put_timestamp);
+        assert_eq!((info.max_row, info.shard_max_row), (RowId::NONE, RowId::NONE));
+        assert_eq!(info.file_bytes, 13 * 4096, "as long as Swift's");
+        assert_eq!(broker.policy_totals().unwrap(), [(PolicyIndex(0), 0, 0)]);
+        let names: Vec<_> =
+            fs::read_dir(home.dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert_eq!(fs::metadata(broker.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_database_that_is_there_is_not_created_again() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.merge_rows(vec![row("o", 3)], None).unwrap();
+        let again = Broker::create(&home, "a", "c", time(1), PolicyIndex(0), &fresh_id("sda1"), time(2));
+        assert!(matches!(again, Err(BrokerError::Exists { .. })), "{again:?}");
+        assert_eq!(testing::names(&mut broker), ["o"]);
+        assert_eq!(fs::read_dir(home.dir()).unwrap().count(), 2, "nothing is left behind");
+    }
+
+    #[test]
+    fn the_journal_of_a_database_that_is_gone_does_not_touch_a_new_one() {
+        let (_device, home) = home();
+        home.create().unwrap();
+        let journal = home.dir().join(format!("{}.db-journal", home.hash()));
+        fs::write(&journal, "of another time").unwrap();
+        created(&home).info().unwrap();
+        assert!(!journal.exists());
+    }
+
+    #[test]
+    fn a_fresh_id_is_a_random_uuid_and_the_device() {
+        let id = fresh_id("sda1").as_str().to_owned();
+        let (uuid, device) = id.split_at(36);
+        assert_eq!(device, "-sda1");
+        assert_eq!(uuid.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+        assert!(uuid.chars().nth(14) == Some('4') && "89ab".contains(&uuid[19..20]), "{uuid}");
+        assert_ne!(fresh_id("sda1"), fresh_id("sda1"));
+        assert_eq!(fresh_id("no/device").as_str().len(), 36);
+    }
+
+    #[test]
+    fn a_file_is_verified_to_be_this_container_and_to_hold_together() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.merge_rows((0..500).map(|at| row(&format!("o{at:04}"), 3)).collect(), None).unwrap();
+        let path = broker.path().to_owned();
+        drop(broker);
+        Broker::open_file(&path).unwrap().verify("a", "c").unwrap();
+        let other = Broker::open_file(&path).unwrap().verify("a", "d");
+        assert!(matches!(other, Err(BrokerError::BadData { .. })), "{other:?}");
+        let mut bytes = fs::read(&path).unwrap();
+        // The index's last page: rows can still be read, but the index no longer agrees with them.
+        let end = bytes.len();
+        bytes[end - 4096..end - 2048].fill(0xff);
+        fs::write(&path, bytes).unwrap();
+        let damaged = Broker::open_file(&path).and_then(|mut broker| broker.verify("a", "c"));
+        assert!(damaged.as_ref().is_err_and(BrokerError::is_damage), "{damaged:?}");
+    }
+
+    #[test]
+    fn a_private_file_has_no_pending_file() {
+        let (_device, home) = home();
+        let path = created(&home).path().to_owned();
+        fs::write(home.pending_path(), ":garbage").unwrap();
+        let mut broker = Broker::open_file(&path).unwrap();
+        broker.info().unwrap();
+        assert_eq!(fs::read(home.pending_path()).unwrap(), b":garbage");
+        assert!(matches!(broker.put_record(row("o", 3)), Err(BrokerError::BadData { .. })));
+    }
+
+    #[test]
+    fn a_point_that_promised_too_much_can_be_lowered() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let peer = fresh_id("sdb1");
+        for direction in [Direction::Incoming, Direction::Outgoing] {
+            let point = |point| SyncPoint { remote_id: peer.clone(), point: RowId(point) };
+            broker.merge_sync_points(&[point(9), point(7)], direction).unwrap();
+            assert_eq!(broker.sync_point(&peer, direction).unwrap(), RowId(9));
+            broker.set_sync_point(&peer, RowId(5), direction).unwrap();
+            assert_eq!(broker.sync_points(direction).unwrap(), [point(5)]);
+        }
+    }
+
+    #[test]
+    fn an_arrived_file_takes_over_what_the_replaced_one_knew() {
+        let ((_device_a, home_a), (_device_b, home_b)) = (home(), home());
+        let (mut arrived, mut ours) = (created(&home_a), created(&home_b));
+        let (sender, third) = (fresh_id("sda1"), fresh_id("sdc1"));
+        arrived.merge_rows(vec![row("o", 3), row("p", 3)], None).unwrap();
+        let point = SyncPoint { remote_id: third, point: RowId(8) };
+        ours.merge_sync_points(std::slice::from_ref(&point), Direction::Incoming).unwrap();
+        let metadata = merge::parse_metadata(r#"{"X-Container-Meta-A": ["1", "0000000003.00000"]}"#).unwrap();
+        ours.merge_metadata(&metadata).unwrap();
+        let new = fresh_id("sdb1");
+        arrived.new_id(&sender, new.clone()).unwrap();
+        arrived.adopt_incoming(&mut ours).unwrap();
+        assert_eq!(arrived.info().unwrap().id, new);
+        assert_eq!(arrived.sync_point(&sender, Direction::Incoming).unwrap(), RowId(2));
+        assert_eq!(arrived.sync_point(&point.remote_id, Direction::Incoming).unwrap(), point.point);
+        assert_eq!(arrived.metadata().unwrap(), metadata);
+    }
 }

@@ -301,3 +301,131 @@ const ADD_TO_POLICY: &str =
 
 const NEW_POLICY: &str =
     "INSERT INTO policy_stat (object_count, bytes_used, storage_policy_index) VALUES (?1, ?2, ?3)";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{START_SECS, created, home, names, other, row, tombstone};
+    use super::*;
+    use crate::replica::Direction;
+
+    fn totals(broker: &mut Broker) -> (RowHash, Vec<(PolicyIndex, i64, i64)>, Vec<Row>) {
+        let hash = broker.info().unwrap().hash;
+        (hash, broker.policy_totals().unwrap(), broker.rows_after(RowId::NONE, 1000).unwrap())
+    }
+
+    fn versions() -> impl Strategy<Value = Vec<Row>> {
+        let version = ("[a-c]\\PC?", 1u64..9, 0i64..3, any::<bool>(), 0i64..100).prop_map(
+            |(name, seconds, policy, deleted, size)| {
+                let row =
+                    if deleted { tombstone(&name, seconds) } else { Row { size, ..row(&name, seconds) } };
+                Row { storage_policy_index: PolicyIndex(policy), ..row }
+            },
+        );
+        proptest::collection::vec(version, 0..12)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn bulk_sums_are_those_of_the_triggers(lists in proptest::collection::vec(versions(), 1..4), age in 1u64..9) {
+            let ((_device_a, home_a), (_device_b, home_b)) = (home(), home());
+            let (mut bulk, mut triggered) = (created(&home_a), created(&home_b));
+            let unusual = "CREATE TRIGGER unusual AFTER INSERT ON object BEGIN SELECT 1; END";
+            other(triggered.path()).execute_batch(unusual).unwrap();
+            for list in lists {
+                bulk.merge_rows(list.clone(), None).unwrap();
+                triggered.merge_rows(list, None).unwrap();
+                prop_assert_eq!(totals(&mut bulk), totals(&mut triggered));
+            }
+            for broker in [&mut bulk, &mut triggered] {
+                broker.reclaim(START_SECS + age as f64, 0.0).unwrap();
+            }
+            let (hash, sums, rows) = totals(&mut bulk);
+            prop_assert_eq!((hash, sums.clone(), rows.clone()), totals(&mut triggered));
+            let mut mixed = RowHash::default();
+            rows.iter().for_each(|row| mixed.mix(&row.name, &row.created_at));
+            prop_assert_eq!(hash, mixed);
+            let live = rows.iter().filter(|row| row.deleted == 0).count() as i64;
+            prop_assert_eq!(sums.iter().map(|(_, objects, _)| objects).sum::<i64>(), live);
+        }
+    }
+
+    #[test]
+    fn a_merge_that_fails_leaves_nothing_and_turns_the_triggers_on_again() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.merge_rows(vec![row("o", 3)], None).unwrap();
+        let before = broker.info().unwrap();
+        let peer = super::super::fresh_id("sdb1");
+        let bad = Row { created_at: "yesterday".to_owned(), row_id: Some(RowId(7)), ..row("p", 3) };
+        let failed = broker.merge_rows(vec![row("q", 3), bad], Some(&peer));
+        assert!(matches!(failed, Err(BrokerError::BadData { .. })), "{failed:?}");
+        assert_eq!(broker.info().unwrap(), before);
+        assert_eq!(broker.sync_point(&peer, Direction::Incoming).unwrap(), RowId::NONE);
+        broker.set_sync_point(&peer, RowId(1), Direction::Incoming).unwrap();
+        let touched = "SELECT updated_at > 0 FROM incoming_sync";
+        assert!(other(broker.path()).query_row(touched, [], |row| row.get::<_, bool>(0)).unwrap());
+    }
+
+    #[test]
+    fn rows_are_read_in_order_and_in_bounds() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.merge_rows(["b", "a\0z", "c"].map(|name| row(name, 3)).to_vec(), None).unwrap();
+        broker.merge_rows(vec![row("b", 4)], None).unwrap();
+        assert_eq!(names(&mut broker), ["a\0z", "c", "b"]);
+        let rows = broker.rows_after(RowId(2), 1).unwrap();
+        assert_eq!(rows, [Row { row_id: Some(RowId(3)), ..row("c", 3) }]);
+        assert_eq!(broker.rows_after(RowId(4), usize::MAX).unwrap(), []);
+        assert_eq!(broker.rows_after(RowId::NONE, 0).unwrap(), []);
+        assert_eq!(broker.max_row().unwrap(), RowId(4));
+    }
+
+    #[test]
+    fn of_two_rows_with_one_name_the_last_of_the_index_is_compared_and_both_go() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let mut twice = |live: u64, dead: u64, new: u64| {
+            let sql = "INSERT INTO object (name, created_at, size, deleted) VALUES ('o', ?, 0, ?)";
+            let conn = other(broker.path());
+            for trigger in ["object_insert_policy_stat", "object_delete_policy_stat"] {
+                conn.execute_batch(&format!("DROP TRIGGER IF EXISTS {trigger}")).unwrap();
+            }
+            conn.execute_batch("DELETE FROM object").unwrap();
+            for (seconds, deleted) in [(dead, 1), (live, 0)] {
+                conn.execute(sql, params![row("o", seconds).created_at, deleted]).unwrap();
+            }
+            drop(conn);
+            broker.merge_rows(vec![row("o", new)], None).unwrap();
+            names(&mut broker).len()
+        };
+        assert_eq!(twice(5, 3, 4), 1, "the tombstone was compared, though the other came later");
+        assert_eq!(twice(3, 5, 4), 2);
+    }
+
+    #[test]
+    fn rows_from_a_peer_need_a_number_to_be_remembered_by() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let peer = super::super::fresh_id("sdb1");
+        assert!(matches!(
+            broker.merge_rows(vec![row("o", 3)], Some(&peer)),
+            Err(BrokerError::BadData { .. })
+        ));
+        assert_eq!(broker.merge_rows(vec![], Some(&peer)), Ok(0));
+        assert_eq!(broker.sync_points(Direction::Incoming), Ok(vec![]));
+    }
+
+    #[test]
+    fn sums_that_overflow_are_cut_off() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let huge = ["a", "b", "c"].map(|name| Row { size: i64::MAX, ..row(name, 3) });
+        broker.merge_rows(huge.to_vec(), None).unwrap();
+        broker.merge_rows(vec![Row { size: i64::MAX, ..row("d", 3) }], None).unwrap();
+        assert_eq!(broker.info().unwrap().bytes_used, i64::MAX);
+    }
+}

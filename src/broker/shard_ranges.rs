@@ -210,3 +210,86 @@ const SHRINKING: i64 = 50;
 const SHARDING: i64 = 60;
 const SHARDED: i64 = 70;
 const SHRUNK: i64 = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{created, home};
+    use super::*;
+    use crate::replica::DbState;
+
+    fn range(name: &str, state: i64, seconds: u32) -> ShardRange {
+        let stamp = || Stamp::stored(format!("{seconds:010}.00000"));
+        ShardRange {
+            name: name.to_owned(),
+            timestamp: stamp(),
+            lower: String::new(),
+            upper: String::new(),
+            object_count: 5,
+            bytes_used: 50,
+            meta_timestamp: stamp(),
+            deleted: 0,
+            state,
+            state_timestamp: stamp(),
+            epoch: None,
+            reported: 0,
+            tombstones: -1,
+        }
+    }
+
+    #[test]
+    fn an_own_range_that_lost_its_epoch_does_not_come_in() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let own = ShardRange { epoch: Some(Stamp::stored("0000000002.00000")), ..range("a/c", SHARDING, 2) };
+        assert_eq!(broker.merge_shard_ranges(vec![own.clone()]), Ok(1));
+        assert_eq!(
+            broker.merge_shard_ranges(vec![range("a/c", ACTIVE, 3), range(".shards_a/1", ACTIVE, 3)]),
+            Ok(1)
+        );
+        assert_eq!(broker.own_shard_range(), Ok(Some(own)));
+        assert_eq!(broker.shard_ranges().unwrap().len(), 2);
+        assert_eq!(broker.merge_shard_ranges(vec![]), Ok(0));
+    }
+
+    #[test]
+    fn sharding_has_begun_once_there_are_ranges_to_shard_into() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.merge_shard_ranges(vec![range("a/c", SHARDING, 2)]).unwrap();
+        let info = broker.info().unwrap();
+        assert!(!info.sharding_initiated && !info.sharding_required);
+        broker.merge_shard_ranges(vec![range(".shards_a/1", CREATED, 2)]).unwrap();
+        let info = broker.info().unwrap();
+        assert!(info.sharding_initiated && info.sharding_required);
+        assert_eq!(info.db_state, DbState::Unsharded);
+        assert!(broker.is_empty().unwrap(), "a range that was only created holds nothing");
+        broker.merge_shard_ranges(vec![range(".shards_a/2", ACTIVE, 2)]).unwrap();
+        assert!(!broker.is_empty().unwrap());
+    }
+
+    #[test]
+    fn a_file_is_sharded_if_its_epoch_is_that_of_the_own_range() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let epoch = |epoch: &str| Some(Stamp::stored(epoch));
+        broker
+            .merge_shard_ranges(vec![ShardRange { epoch: epoch("9"), ..range("a/c", SHARDED, 2) }])
+            .unwrap();
+        assert_eq!(broker.info().unwrap().db_state, DbState::Unsharded, "its name has no epoch");
+        let rename = |broker: Broker, epoch: &str| {
+            let name = home.dir().join(format!("{}_{epoch}.db", home.hash()));
+            std::fs::rename(broker.path(), name).unwrap();
+            Broker::open(&home).unwrap()
+        };
+        let mut broker = rename(broker, "0000000008.00000");
+        assert_eq!(broker.info().unwrap().db_state, DbState::Unsharded);
+        let mut broker = rename(broker, "0000000009.00000");
+        assert_eq!(broker.info().unwrap().db_state, DbState::Collapsed);
+        broker.merge_shard_ranges(vec![range(".shards_a/1", ACTIVE, 2)]).unwrap();
+        let info = broker.info().unwrap();
+        assert_eq!(info.db_state, DbState::Sharded);
+        assert_eq!((info.count, info.bytes_used), (5, 50), "what its shards hold");
+    }
+
+    const CREATED: i64 = 20;
+}

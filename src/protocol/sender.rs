@@ -28,15 +28,6 @@ pub enum Action {
         /// Where to start.
         after: RowId,
     },
-    /// Say `RowsDone`; with our incoming points if all rows were sent.
-    TellRowsDone {
-        /// The last row sent.
-        through: RowId,
-        /// The point replaces the peer's.
-        restart: bool,
-        /// Rows are left: keep the points.
-        capped: bool,
-    },
     /// Take a snapshot and say `Offer`.
     Offer,
     /// Compare the sample with the snapshot, then call [`Sender::weighed`].
@@ -385,7 +376,9 @@ impl Sender {
             let through = if capped { flow.last } else { flow.last.max(self.mine.max_row) };
             let restart = flow.restart;
             self.expects = Expects::RowsSettled { through, restart, capped };
-            return (self, vec![Action::TellRowsDone { through, restart, capped }]);
+            // As they were before the first row was read: what has come in since was not necessarily sent.
+            let points = if capped { vec![] } else { std::mem::take(&mut self.known.incoming) };
+            return (self, vec![Action::Say(Message::RowsDone { through, restart, points })]);
         } else {
             None
         };

@@ -1,6 +1,6 @@
 //! Vectors of `sharded`: databases in every state of sharding. The rules themselves are in `merge_rules`.
 
-use serde_json::{Value, json as value};
+use serde_json::json as value;
 use swiftlet::replica::Direction;
 
 use super::databases::{
@@ -128,6 +128,5 @@ fn equal_ranges_have_equal_digests() {
             broker.merge_shard_ranges(all.clone()).expect("a merge");
             assert_ne!(broker.info().expect("info").ranges_digest, digests[0]);
         }
-        let _: &Value = vector;
     }
 }
