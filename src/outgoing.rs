@@ -16,7 +16,7 @@ use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Shape};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
-use crate::protocol::{DIGESTS_PER_MESSAGE, POINTS_LIMIT, Violation};
+use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{Direction, ReplicaInfo, RowId, SyncPoint};
 use crate::strategy::{self, Choice, Transfer};
 use crate::timestamp::Timestamp;
@@ -101,8 +101,13 @@ pub struct Exchanged {
 /// What a peer would be sent.
 #[derive(Debug)]
 pub enum Forecast {
-    /// It has a replica; this would be done, for this reason, at this cost.
-    Choice(Choice),
+    /// It has a replica.
+    Choice {
+        /// This would be done about the rows, for this reason, at this cost.
+        choice: Choice,
+        /// Timestamps, metadata or policy would be settled too.
+        settles: bool,
+    },
     /// It has none; the file would go there whole.
     Missing,
     /// It would not have it.
@@ -206,10 +211,13 @@ impl Subject<'_> {
                 Message::Working => continue,
                 Message::Missing => Forecast::Missing,
                 Message::Refused(refusal) => Forecast::Refused(refusal),
-                Message::Here { info, point } => Forecast::Choice(sender.choice(&info, point)),
+                Message::Here { info, point } => Forecast::Choice {
+                    choice: sender.choice(&info, point),
+                    settles: !self.info.settled_with(&info),
+                },
                 Message::Equal { id, max_row, point } => {
                     let theirs = ReplicaInfo { id, max_row, ..self.info.clone() };
-                    Forecast::Choice(sender.choice(&theirs, point))
+                    Forecast::Choice { choice: sender.choice(&theirs, point), settles: false }
                 }
                 message => {
                     return Err(

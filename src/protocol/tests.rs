@@ -218,11 +218,6 @@ impl Caller<'_> {
                     }
                     sender.sent_rows(last.unwrap_or(after), last.is_some())
                 }
-                sender::Action::TellRowsDone { through, restart, capped } => {
-                    let points = if capped { vec![] } else { Replica::points(&self.replica.incoming) };
-                    self.says.push_back(Message::RowsDone { through, restart, points });
-                    continue;
-                }
                 sender::Action::Offer => {
                     self.file = self.replica.file();
                     self.max_row = RowId(self.replica.last);
