@@ -101,8 +101,13 @@ pub struct Exchanged {
 /// What a peer would be sent.
 #[derive(Debug)]
 pub enum Forecast {
-    /// It has a replica; this would be done, for this reason, at this cost.
-    Choice(Choice),
+    /// It has a replica.
+    Choice {
+        /// This would be done about the rows, for this reason, at this cost.
+        choice: Choice,
+        /// Timestamps, metadata or policy would be settled too.
+        settles: bool,
+    },
     /// It has none; the file would go there whole.
     Missing,
     /// It would not have it.
@@ -143,11 +148,6 @@ impl Subject<'_> {
                             let (last, count) = self.send_rows(peer, after)?;
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
-                        }
-                        Action::TellRowsDone { through, restart, capped } => {
-                            let points =
-                                if capped { vec![] } else { self.broker.sync_points(Direction::Incoming)? };
-                            peer.say(&Message::RowsDone { through, restart, points })?;
                         }
                         Action::Offer => {
                             let open = self.open_file(peer)?;
@@ -211,10 +211,13 @@ impl Subject<'_> {
                 Message::Working => continue,
                 Message::Missing => Forecast::Missing,
                 Message::Refused(refusal) => Forecast::Refused(refusal),
-                Message::Here { info, point } => Forecast::Choice(sender.choice(&info, point)),
+                Message::Here { info, point } => Forecast::Choice {
+                    choice: sender.choice(&info, point),
+                    settles: !self.info.settled_with(&info),
+                },
                 Message::Equal { id, max_row, point } => {
                     let theirs = ReplicaInfo { id, max_row, ..self.info.clone() };
-                    Forecast::Choice(sender.choice(&theirs, point))
+                    Forecast::Choice { choice: sender.choice(&theirs, point), settles: false }
                 }
                 message => {
                     return Err(
@@ -307,6 +310,7 @@ impl Subject<'_> {
             geometry,
             max_row,
             digest: None,
+            compared: 0,
             wanted: HashMap::new(),
             _share: share,
         })
@@ -331,6 +335,8 @@ struct Shipping {
     geometry: Geometry,
     max_row: RowId,
     digest: Option<[u8; 32]>,
+    /// How often the peer named a window that differs.
+    compared: u64,
     /// Pages that were asked for and wait for their signature.
     wanted: HashMap<u32, PageSet>,
     _share: Share,
@@ -372,7 +378,7 @@ impl Shipping {
         ))
     }
 
-    /// Sends every window; stops early if the peer has something to say.
+    /// Sends every window; stops early if the peer refuses.
     fn send<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Option<Message>, ExchangeError> {
         let mut digest = FileDigest::new();
         for window in self.geometry.windows() {
@@ -381,7 +387,11 @@ impl Shipping {
             peer.say(&Message::Literal(delta::compress_literals(&bytes)))?;
             match peer.heard_already()? {
                 None | Some(Message::Working) => {}
-                heard => return Ok(heard),
+                refused @ Some(Message::Refused(_)) => return Ok(refused),
+                // Whatever else it says, it cannot be about a file that it does not have yet.
+                Some(early) => {
+                    return Err(Violation::OutOfTurn { expected: "nothing", heard: early.name() }.into());
+                }
             }
         }
         self.digest = Some(digest.finish());
@@ -408,8 +418,11 @@ impl Shipping {
             peer.still_here()?;
         }
         self.digest = Some(digest.finish());
-        // The last part may be empty, and is said even so: the peer needs it to know that all is compared.
-        peer.say(&Message::Windows(digests))?;
+        // Of a file without windows the peer is told even so. After the last window it must not be: it may have said by
+        // then that all is rebuilt, and would say so twice.
+        if !digests.is_empty() || self.geometry.window_count() == 0 {
+            peer.say(&Message::Windows(digests))?;
+        }
         Ok(())
     }
 
@@ -420,6 +433,11 @@ impl Shipping {
         digests: &[u8],
     ) -> Result<(), ExchangeError> {
         let window = self.window(number)?;
+        // Each window comes up once, and once more if a digest matched by chance.
+        self.compared += 1;
+        if self.compared > u64::from(self.geometry.window_count()) * 2 {
+            return Err(Violation::TooMany("windows that differ").into());
+        }
         let bytes = self.read(window)?;
         let theirs = PageDigests::parse(window, digests)
             .map_err(|_| Violation::Lie("page digests of another size"))?;

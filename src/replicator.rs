@@ -22,7 +22,7 @@ use crate::outgoing::{ExchangeError, Exchanged, Forecast, Subject};
 use crate::peer::{Peer, PeerError};
 use crate::protocol::message::{Intent, Place, Refusal};
 use crate::protocol::sender::Outcome;
-use crate::replica::ReplicaInfo;
+use crate::replica::{ReplicaInfo, RowId};
 use crate::ring::{Device, DeviceId, Ring};
 use crate::strategy::{Agreement, Transfer};
 use crate::tally::Tally;
@@ -525,10 +525,16 @@ fn foretell(forecast: &Forecast, info: &ReplicaInfo) -> String {
         Forecast::Missing => {
             format!("full copy because it has none; about {} bytes", info.file_bytes / 2)
         }
+        Forecast::Refused(Refusal::Damaged) => {
+            let bytes = info.file_bytes / 2;
+            format!("full copy because its database is damaged and goes into quarantine; about {bytes} bytes")
+        }
         Forecast::Refused(refusal) => format!("nothing, {refusal}"),
-        Forecast::Choice(choice) => {
+        Forecast::Choice { choice, settles } => {
             let what = match choice.strategy {
+                crate::strategy::Strategy::Nothing(_) if *settles => "timestamps and metadata".to_owned(),
                 crate::strategy::Strategy::Nothing(_) => "nothing".to_owned(),
+                crate::strategy::Strategy::Rows { after: RowId::NONE, .. } => "all rows".to_owned(),
                 crate::strategy::Strategy::Rows { after, .. } => format!("rows after {after}"),
                 crate::strategy::Strategy::File => "block delta or full copy".to_owned(),
                 crate::strategy::Strategy::Deferred => "deferred".to_owned(),

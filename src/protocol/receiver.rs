@@ -117,10 +117,7 @@ impl Receiver {
             (_, Message::Meet(meet)) => step(Expects::Met, Action::Meet(meet)),
             (Expects::Anything, _) => step(Expects::Anything, Action::Wait),
             (Expects::Work { ranges: mut so_far }, Message::Ranges { ranges, more }) => {
-                so_far.extend(ranges);
-                if so_far.len() > super::RANGES_LIMIT {
-                    return Err(Violation::TooMany("shard ranges"));
-                }
+                super::add_ranges(&mut so_far, ranges, more)?;
                 if more {
                     return step(Expects::Work { ranges: so_far }, Action::Wait);
                 }

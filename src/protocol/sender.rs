@@ -28,15 +28,6 @@ pub enum Action {
         /// Where to start.
         after: RowId,
     },
-    /// Say `RowsDone`; with our incoming points if all rows were sent.
-    TellRowsDone {
-        /// The last row sent.
-        through: RowId,
-        /// The point replaces the peer's.
-        restart: bool,
-        /// Rows are left: keep the points.
-        capped: bool,
-    },
     /// Take a snapshot and say `Offer`.
     Offer,
     /// Compare the sample with the snapshot, then call [`Sender::weighed`].
@@ -222,10 +213,7 @@ impl Sender {
                 Ok((self, vec![Action::Offer]))
             }
             (Expects::Ranges { theirs, their_point, mut so_far }, Message::Ranges { ranges, more }) => {
-                so_far.extend(ranges);
-                if so_far.len() > super::RANGES_LIMIT {
-                    return Err(Violation::TooMany("shard ranges"));
-                }
+                super::add_ranges(&mut so_far, ranges, more)?;
                 if more {
                     self.expects = Expects::Ranges { theirs, their_point, so_far };
                     return Ok((self, vec![]));
@@ -396,7 +384,10 @@ impl Sender {
             let through = if capped { flow.last } else { flow.last.max(self.mine.max_row) };
             let restart = flow.restart;
             self.expects = Expects::RowsSettled { through, restart, capped };
-            return (self, vec![Action::TellRowsDone { through, restart, capped }]);
+            // As they were before the first row was read: what has come in since was not necessarily sent.
+            let mut points = if capped { vec![] } else { std::mem::take(&mut self.known.incoming) };
+            points.truncate(super::POINTS_LIMIT);
+            return (self, vec![Action::Say(Message::RowsDone { through, restart, points })]);
         } else {
             None
         };

@@ -403,7 +403,7 @@ def unmounted_device(play):
     yield
     if play.replicator.is_agent:
         report = play.stage.agent_pass(away)
-        expect(report["failure"] == len(play.stage.ring.nodes), f"an unmounted drive counted {report['failure']} failures")
+        expect(report["failure"] == 1, f"an unmounted drive counted {report['failure']} failures")
     play.one_pass(c.primaries[0], may_fail=True)
     expect(list(away.drive.iterdir()) == [], "something was written below an empty mount point")
     expect(c.path(c.handoffs[0]).exists(), "no handoff stood in for the unmounted drive")
@@ -653,6 +653,8 @@ def points_say_equal(play):
         with c.broker(one) as broker:
             broker.merge_syncs([{"remote_id": _id(c, other), "sync_point": 500}])
     yield
+    # The first round sends what the points allow, and finds that the hashes still differ; the second knows not to trust them.
+    play.round()
     play.round()
 
 
