@@ -347,6 +347,7 @@ impl<'a> Visit<'a> {
         let Some(through) = rows.last().and_then(|row| row.row_id) else {
             return Err(Violation::Lie("a batch without rows").into());
         };
+        self.file = None;
         if self.share.is_none() {
             self.share = Some(self.take_share(ROWS_SHARE_BYTES)?);
             self.check_room(0)?;

@@ -18,7 +18,7 @@ use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
 use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{Direction, ReplicaInfo, RowId, SyncPoint};
-use crate::strategy::{self, Choice, Transfer};
+use crate::strategy::Choice;
 use crate::timestamp::Timestamp;
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
@@ -156,8 +156,8 @@ impl Subject<'_> {
                             shipping = Some(open);
                         }
                         Action::Weigh(basis) => {
-                            let transfer = file(&mut shipping).weigh(&basis)?;
-                            break 'step sender.weighed(transfer);
+                            let share_equal = file(&mut shipping).weigh(&basis)?;
+                            break 'step sender.weighed(share_equal);
                         }
                         Action::SendFile => {
                             if let Some(heard) = file(&mut shipping).send(peer)? {
@@ -353,10 +353,10 @@ impl Shipping {
         ExchangeError::Drive(DriveError::io(self.snapshot.path(), error))
     }
 
-    /// Compares a sample of the peer's pages with ours.
-    fn weigh(&self, basis: &Basis) -> Result<Transfer, ExchangeError> {
+    /// Compares a sample of the peer's pages with ours; the part that is equal, if they can be compared.
+    fn weigh(&self, basis: &Basis) -> Result<Option<f64>, ExchangeError> {
         if basis.page_bytes != self.shape.page_bytes {
-            return Ok(Transfer::Full);
+            return Ok(None);
         }
         let page_bytes = u64::from(self.shape.page_bytes);
         let pages = basis.file_bytes.min(self.shape.file_bytes) / page_bytes;
@@ -371,11 +371,7 @@ impl Shipping {
         if theirs.len() != ours.len() {
             return Err(Violation::Lie("a sample of another size").into());
         }
-        Ok(strategy::transfer(
-            self.shape.page_bytes,
-            Some(basis.page_bytes),
-            delta::share_equal(&ours, &theirs),
-        ))
+        Ok(Some(delta::share_equal(&ours, &theirs)))
     }
 
     /// Sends every window; stops early if the peer refuses.

@@ -18,7 +18,7 @@ use crate::replica::{
     DbState, Metadata, MetadataItem, PolicyIndex, ReplicaId, ReplicaInfo, Row, RowHash, RowId, ShardRange,
     SyncPoint,
 };
-use crate::strategy::{Agreement, Transfer};
+use crate::strategy::Agreement;
 use crate::timestamp::{Stamp, Timestamp};
 
 /// A replica in memory.
@@ -231,7 +231,7 @@ impl Caller<'_> {
                 }
                 sender::Action::Weigh(basis) => {
                     let same = basis.page_bytes == self.replica.page_bytes && !basis.sample.is_empty();
-                    sender.weighed(if same { Transfer::Delta } else { Transfer::Full })
+                    sender.weighed(same.then_some(1.0))
                 }
                 sender::Action::SendFile => {
                     self.says.extend(self.file.iter().cloned().map(Message::Literal));
@@ -633,28 +633,28 @@ fn plans() -> Vec<Plan> {
             "delta",
             grown(),
             Some(old()),
-            Outcome::Merged(Transfer::Delta),
+            Outcome::Patched,
             &["window digests", "page digests", "a patch", "rebuilt", "file done"],
         ),
         plan(
             "delta, both ahead",
             grown(),
             Some(old().with(40..50, 7)),
-            Outcome::Merged(Transfer::Delta),
+            Outcome::Patched,
             &["want", "a signature"],
         ),
         plan(
             "a delta that comes out wrong",
             grown(),
             Some(spoiling),
-            Outcome::Merged(Transfer::Full),
+            Outcome::Merged,
             &["mismatch", "a literal window"],
         ),
         plan(
             "no basis for a delta",
             grown(),
             Some(other_pages),
-            Outcome::Merged(Transfer::Full),
+            Outcome::Merged,
             &["accept", "a literal window"],
         ),
         plan("sharding", sharding, Some(b()), Outcome::Deferred, &["here"]),
@@ -679,7 +679,7 @@ fn plans() -> Vec<Plan> {
         },
         Plan {
             intent: Intent::Leave,
-            ..plan("leaving by file", grown(), Some(old()), Outcome::Merged(Transfer::Delta), &["rebuilt"])
+            ..plan("leaving by file", grown(), Some(old()), Outcome::Patched, &["rebuilt"])
         },
         Plan {
             intent: Intent::Leave,
@@ -941,15 +941,15 @@ fn a_sender_hears_what_fits_and_calls_the_rest_out_of_turn() {
         ("weighing", Box::new(|| after(offering(), basis())), &[]),
         (
             "delta",
-            Box::new(|| after(offering(), basis()).weighed(Transfer::Delta).0),
+            Box::new(|| after(offering(), basis()).weighed(Some(1.0)).0),
             &["page digests", "a signature", "rebuilt"],
         ),
         (
             "delta done",
-            Box::new(|| after(after(offering(), basis()).weighed(Transfer::Delta).0, Message::Rebuilt)),
+            Box::new(|| after(after(offering(), basis()).weighed(Some(1.0)).0, Message::Rebuilt)),
             &["mismatch", "settled"],
         ),
-        ("whole file sent", Box::new(|| after(offering(), basis()).weighed(Transfer::Full).0), &["settled"]),
+        ("whole file sent", Box::new(|| after(offering(), basis()).weighed(None).0), &["settled"]),
         ("over", Box::new(|| after(small(), Message::Refused(Refusal::Full))), &[]),
     ];
     for (state, sender, fitting) in &states {

@@ -53,7 +53,11 @@ fn what_swift_sends_whole_goes_whole_once_it_is_large() {
     let (mine, theirs) = (&hundredfold(&vector["info"]), &hundredfold(&vector["rinfo"]));
     let (their_point, my_point, my_incoming) = (RowId::NONE, RowId::NONE, RowId::NONE);
     let choice = choose(&Situation { mine, theirs, their_point, my_point, my_incoming, leaving: false });
-    assert_eq!((choice.strategy, choice.reason), (Strategy::File, Reason::FarBehind), "{vector}");
+    assert_eq!(
+        (choice.strategy, choice.reason),
+        (Strategy::File { instead_of: RowId::NONE }, Reason::FarBehind),
+        "{vector}"
+    );
 }
 
 #[test]
