@@ -232,7 +232,8 @@ pub fn transfer(
         Some(share) => {
             let common = mine.file_bytes.min(theirs.file_bytes);
             let differing = mine.file_bytes - (common as f64 * share) as u64;
-            file.wire_bytes = differing / 2;
+            // Little of a page that differs is new.
+            file.wire_bytes = differing / 8;
             let far_fewer_bytes = file.wire_bytes < rows.wire_bytes / 4;
             match far_fewer_bytes || file.seconds(mine.file_bytes) < rows.seconds(0) {
                 true => Transfer::Delta,
