@@ -165,6 +165,8 @@ pub(super) enum Use {
     Shared,
     /// A file of our own.
     Private,
+    /// Somebody's, only to be looked at.
+    Look,
 }
 
 /// One open file.
@@ -190,7 +192,11 @@ impl Db {
     pub(super) fn open(path: &Path, busy: Duration, usage: Use) -> Result<Db, BrokerError> {
         let inode = inode(path)?;
         let guard = opening(path);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let access = match usage {
+            Use::Look => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Use::Shared | Use::Private => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        };
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = connect(path, flags, busy).map_err(|fault| fault.at(path))?;
         let (path, schema) = (path.to_owned(), Schema::default());
         let mut db = Db { conn, _guard: guard, path, inode, usage, schema, schema_version: -1 };
