@@ -170,7 +170,7 @@ fn rows_or_file(situation: &Situation, after: RowId, restart: bool, reason: Reas
     let Situation { mine, theirs, .. } = *situation;
     let rows = rows_cost(mine, theirs, after);
     let file = file_cost(mine, theirs);
-    let worth_a_sample = after == RowId::NONE && mine.file_bytes.min(theirs.file_bytes) >= SAMPLE_BYTES;
+    let worth_a_sample = after == RowId::NONE && mine.max_row.min(theirs.max_row) >= RowId(SAMPLE_ROWS);
     let by_file = worth_a_sample || file.seconds(mine.file_bytes) < rows.seconds(0);
     // A peer that is being sharded must not be given a file (`swift/container/replicator.py: rsync_then_merge`).
     if by_file && !theirs.sharding_initiated {
@@ -274,8 +274,8 @@ const LINK_BYTES_PER_SEC: f64 = 110e6;
 const FILE_FIXED_SECS: f64 = 0.5;
 /// What the two ends together copy, digest, compress and sync of a file in a second.
 const FILE_BYTES_PER_SEC: f64 = 150e6;
-/// Files from this size on are worth a look at a few of their pages before all rows are sent.
-const SAMPLE_BYTES: u64 = 8 << 20;
+/// Replicas from so many rows on are worth a look at a few of their pages before all rows are sent.
+const SAMPLE_ROWS: i64 = 50_000;
 /// Below this share of equal pages, digests and signatures cost more than they save.
 const WORTH_REUSING: f64 = 0.05;
 
@@ -424,8 +424,8 @@ mod tests {
         assert_eq!((leaving(&tied, 10).strategy, leaving(&tied, 10).reason), (ALL, Leaving));
     }
 
-    /// A file of 100 MiB, of which the peer has none or all: about 0.5 s and 0.3 or 0.7 s on the wire, as long as some
-    /// 50 or 70 thousand rows.
+    /// A file of 100 MiB with rows of 100 bytes, of which the peer has next to none or all: the file costs about two
+    /// seconds, as long as some 140 thousand rows.
     #[test]
     fn the_file_goes_where_it_costs_less_than_the_rows() {
         let far = |missing: i64, their_bytes: u64| {
@@ -433,19 +433,30 @@ mod tests {
             chosen(false, points, |_, theirs| theirs.file_bytes = their_bytes)
         };
         for their_bytes in [0, 100 << 20] {
-            let file = far(100_000, their_bytes);
-            assert_eq!((file.strategy, file.reason), (Strategy::File, FarBehind));
-            assert_eq!(far(30_000, their_bytes).strategy, rows(970_000));
+            let file = far(300_000, their_bytes);
+            let instead = Strategy::File { instead_of: RowId(700_000) };
+            assert_eq!((file.strategy, file.reason), (instead, FarBehind));
+            assert_eq!(far(50_000, their_bytes).strategy, rows(950_000));
             // The boundary itself, wherever the prices put it: one row less, and rows are cheaper.
-            let by_file = |missing: &i64| far(*missing, their_bytes).strategy == Strategy::File;
-            let first = (30_000..100_000).find(by_file).unwrap();
+            let by_file =
+                |missing: &i64| matches!(far(*missing, their_bytes).strategy, Strategy::File { .. });
+            let first = (50_000..300_000).find(by_file).unwrap();
             let (file, rows) = (far(first, their_bytes).cost, far(first - 1, their_bytes).cost);
-            assert!(rows.seconds() <= file.seconds() + FILE_FIXED_SECS);
+            assert!(rows.seconds(0) <= file.seconds(100 << 20));
             assert!((first..first + 1000).all(|missing| by_file(&missing)));
-            assert_eq!((rows.merge_rows, file.merge_rows), (first as u64 - 1, 0));
+            assert_eq!((rows.merge_rows, file.merge_rows), (first as u64 - 1, 5));
         }
         // More of the peer's file to start from makes it cheaper.
-        assert!(far(100_000, 100 << 20).cost.wire_bytes < far(100_000, 0).cost.wire_bytes);
+        assert!(far(300_000, 100 << 20).cost.wire_bytes < far(300_000, 0).cost.wire_bytes);
+    }
+
+    #[test]
+    fn large_replicas_without_a_common_point_are_looked_at_before_all_rows_go() {
+        let strategy = |mine, theirs| chosen(false, Points(mine, theirs, NONE, NONE, NONE), |_, _| {}).strategy;
+        let looked_at = Strategy::File { instead_of: RowId::NONE };
+        assert_eq!(strategy(SAMPLE_ROWS, SAMPLE_ROWS), looked_at);
+        assert_eq!(strategy(SAMPLE_ROWS - 1, SAMPLE_ROWS), ALL);
+        assert_eq!(strategy(SAMPLE_ROWS, SAMPLE_ROWS - 1), ALL);
     }
 
     #[test]
@@ -459,7 +470,7 @@ mod tests {
     fn the_file_keeps_the_reason_for_which_everything_must_go() {
         let reason = |theirs, point, incoming| {
             let choice = chosen(false, Points(1_000_000, theirs, point, NONE, incoming), |_, _| {});
-            assert_eq!(choice.strategy, Strategy::File);
+            assert!(matches!(choice.strategy, Strategy::File { .. }));
             choice.reason
         };
         assert_eq!(reason(5, 1_000_000, 5), PointsDisagree);
@@ -474,23 +485,30 @@ mod tests {
             assert_eq!((choice.strategy, choice.cost.merge_rows), (rows(point), 10));
         }
         let choice = chosen(false, Points(i64::MAX, 5, NONE, NONE, NONE), |_, _| {});
-        assert_eq!(choice.strategy, Strategy::File);
+        assert_eq!(choice.strategy, Strategy::File { instead_of: RowId::NONE });
     }
 
     #[test]
-    fn a_delta_needs_pages_of_one_size_and_a_twentieth_of_them_equal() {
+    fn what_the_sample_shows_decides_how_everything_travels() {
+        let sized = |max_row: i64, file_bytes: u64| ReplicaInfo { file_bytes, ..replica(1, max_row) };
+        let (large, small) = (sized(1_000_000, 145_000_000), sized(100, 53_248));
         let table = [
-            (None, 1.0, Transfer::Full),
-            (Some(4096), 0.0, Transfer::Full),
-            (Some(4096), 0.0499, Transfer::Full),
-            (Some(4096), 0.05, Transfer::Delta),
-            (Some(4096), 1.0, Transfer::Delta),
-            (Some(8192), 1.0, Transfer::Full),
+            // Much is equal: blocks of the peer's file save what little of them changed.
+            (&large, &large, Some(1.0), Transfer::Delta),
+            (&large, &large, Some(0.6), Transfer::Delta),
+            // Next to nothing is, and the peer has as many rows: it knows most of them.
+            (&large, &large, Some(0.0499), Transfer::Rows),
+            (&large, &large, Some(f64::NAN), Transfer::Rows),
+            (&large, &large, None, Transfer::Rows),
+            // The peer has next to no rows: inserting them all would take longer than taking the file.
+            (&large, &small, None, Transfer::Full),
+            (&large, &small, Some(0.0), Transfer::Full),
+            // A small file is not worth the trouble of installing it.
+            (&small, &large, None, Transfer::Rows),
         ];
-        for (basis, share, expected) in table {
-            assert_eq!(transfer(4096, basis, share), expected, "{basis:?} {share}");
+        for (at, (mine, theirs, share, expected)) in table.into_iter().enumerate() {
+            assert_eq!(transfer(mine, theirs, RowId::NONE, share), expected, "row {at}");
         }
-        assert_eq!(transfer(4096, Some(4096), f64::NAN), Transfer::Full);
     }
 
     #[test]
