@@ -201,6 +201,12 @@ impl Db {
         let (path, schema) = (path.to_owned(), Schema::default());
         let mut db = Db { conn, _guard: guard, path, inode, usage, schema, schema_version: -1 };
         db.read(|_, _| Ok(()))?;
+        if usage == Use::Private {
+            // Thrown away if anything goes wrong, and synced as a whole before it is put to use.
+            db.conn
+                .execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF;")
+                .map_err(|e| db.fault(e.into()))?;
+        }
         let mode: String =
             db.conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(|e| db.fault(e.into()))?;
         if mode == "wal" {
