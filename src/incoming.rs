@@ -35,7 +35,7 @@ use crate::stop::Stop;
 use crate::timestamp::Timestamp;
 
 /// Connections served at once. Each costs a thread's stack and a few small buffers until it ships a file.
-pub const CONNECTIONS_LIMIT: usize = 256;
+pub const CONNECTIONS_LIMIT: usize = 512;
 /// How long a connection may be idle between two databases.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -132,6 +132,9 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
             };
             visit = met;
             peer.say(&said)?;
+            if matches!(said, Message::Equal { .. }) {
+                (visit, receiver) = (None, Receiver::start());
+            }
             continue;
         }
         let Some(begun) = visit.as_mut() else {
@@ -143,7 +146,9 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
             continue;
         };
         match begun.act(peer, action) {
-            Ok(()) => {}
+            Ok(Progress::Under) => {}
+            // Nothing can follow but another database: let go of this one.
+            Ok(Progress::Over) => (visit, receiver) = (None, Receiver::start()),
             Err(Trouble::Peer(error)) => return Err(error),
             Err(Trouble::Refuse(refusal)) => {
                 visit = None;
@@ -184,6 +189,14 @@ struct Differences {
     basis_bytes: u64,
     waiting: VecDeque<(u32, WindowDigest)>,
     in_flight: Vec<(u32, WindowDigest)>,
+}
+
+/// How far an exchange has come.
+enum Progress {
+    /// More can follow.
+    Under,
+    /// That was all.
+    Over,
 }
 
 /// Why an action failed.
@@ -303,21 +316,23 @@ impl<'a> Visit<'a> {
         self.file.is_none() && self.share.is_none()
     }
 
-    fn act<S: Stream>(&mut self, peer: &mut Peer<S>, action: Action) -> Result<(), Trouble> {
+    fn act<S: Stream>(&mut self, peer: &mut Peer<S>, action: Action) -> Result<Progress, Trouble> {
         match action {
-            Action::Meet(_) | Action::Wait => Ok(()),
-            Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges),
-            Action::MergeRows(rows) => self.merge_rows(peer, rows),
+            Action::Meet(_) | Action::Wait => {}
+            Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
+            Action::MergeRows(rows) => self.merge_rows(peer, rows)?,
             Action::FinishRows { through, restart, points } => {
-                self.finish_rows(peer, through, restart, &points)
+                self.finish_rows(peer, through, restart, &points)?;
+                return Ok(Progress::Over);
             }
-            Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch),
-            Action::Append(window) => self.append(&window),
-            Action::CompareWindows(digests) => self.compare_windows(peer, &digests),
-            Action::Sign { window, pages } => self.sign(peer, window, &pages),
-            Action::Apply { window, pages, patch } => self.apply(peer, window, &pages, &patch),
-            Action::Install { digest, max_row } => self.install(peer, digest, max_row),
+            Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
+            Action::Append(window) => self.append(&window)?,
+            Action::CompareWindows(digests) => self.compare_windows(peer, &digests)?,
+            Action::Sign { window, pages } => self.sign(peer, window, &pages)?,
+            Action::Apply { window, pages, patch } => self.apply(peer, window, &pages, &patch)?,
+            Action::Install { digest, max_row } => return self.install(peer, digest, max_row),
         }
+        Ok(Progress::Under)
     }
 
     fn exchange_ranges<S: Stream>(
@@ -337,6 +352,7 @@ impl<'a> Visit<'a> {
         let Some(through) = rows.last().and_then(|row| row.row_id) else {
             return Err(Violation::Lie("a batch without rows").into());
         };
+        self.file = None;
         if self.share.is_none() {
             self.share = Some(self.take_share(ROWS_SHARE_BYTES)?);
             self.check_room(0)?;
@@ -550,7 +566,7 @@ impl<'a> Visit<'a> {
         peer: &mut Peer<S>,
         digest: [u8; 32],
         max_row: RowId,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Progress, Trouble> {
         let mut file = self.file.take().ok_or(Violation::Lie("the end of no file"))?;
         if file.windows != file.geometry.window_count() {
             return Err(Violation::Lie("the end of an unfinished file").into());
@@ -564,7 +580,7 @@ impl<'a> Visit<'a> {
                 file.staged = self.drive.stage("arriving").map_err(refuse_drive)?;
                 self.file = Some(file);
                 peer.say(&Message::Mismatch)?;
-                return Ok(());
+                return Ok(Progress::Under);
             }
         } else if file.digest.finish() != digest {
             return Err(Refusal::Failed("the file arrived damaged".to_owned()).into());
@@ -598,7 +614,7 @@ impl<'a> Visit<'a> {
         self.broker = Some(broker);
         info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
         peer.say(&settled(info))?;
-        Ok(())
+        Ok(Progress::Over)
     }
 
     /// An arrived file must be a container's database, of this container, and hold together: its digest only says that it

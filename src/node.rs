@@ -125,5 +125,6 @@ impl Node {
     }
 }
 
-/// How often the ring file is looked at, at most (`swift/common/ring/ring.py: reload_time`).
-const RING_LOOK: Duration = Duration::from_secs(15);
+/// How often the ring file is looked at, at most. Swift looks every 15 s (`swift/common/ring/ring.py: reload_time`); a
+/// look is a stat, and a pass should begin with the ring that is there.
+const RING_LOOK: Duration = Duration::from_secs(1);

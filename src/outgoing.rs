@@ -16,9 +16,9 @@ use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Shape};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
-use crate::protocol::{DIGESTS_PER_MESSAGE, POINTS_LIMIT, Violation};
+use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{Direction, ReplicaInfo, RowId, SyncPoint};
-use crate::strategy::{self, Choice, Transfer};
+use crate::strategy::Choice;
 use crate::timestamp::Timestamp;
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
@@ -85,6 +85,8 @@ pub struct Subject<'a> {
     pub broker: &'a mut Broker,
     /// What it says of itself. Taken once, before the first peer.
     pub info: &'a ReplicaInfo,
+    /// The peer was delivered all of it before, in this very pass ([`Sender::proven`]).
+    pub proven: bool,
 }
 
 /// What an exchange came to.
@@ -99,8 +101,13 @@ pub struct Exchanged {
 /// What a peer would be sent.
 #[derive(Debug)]
 pub enum Forecast {
-    /// It has a replica; this would be done, for this reason, at this cost.
-    Choice(Choice),
+    /// It has a replica.
+    Choice {
+        /// This would be done about the rows, for this reason, at this cost.
+        choice: Choice,
+        /// Timestamps, metadata or policy would be settled too.
+        settles: bool,
+    },
     /// It has none; the file would go there whole.
     Missing,
     /// It would not have it.
@@ -121,6 +128,9 @@ impl Subject<'_> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
         let meet = Meet { place, info: self.info.clone(), intent };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
+        if self.proven {
+            sender = sender.proven();
+        }
         let mut shipping = None;
         let mut rows_sent = 0;
         loop {
@@ -139,12 +149,6 @@ impl Subject<'_> {
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
                         }
-                        Action::TellRowsDone { through, restart, capped } => {
-                            let mut points =
-                                if capped { vec![] } else { self.broker.sync_points(Direction::Incoming)? };
-                            points.truncate(POINTS_LIMIT);
-                            peer.say(&Message::RowsDone { through, restart, points })?;
-                        }
                         Action::Offer => {
                             let open = self.open_file(peer)?;
                             let epoch = self.epoch();
@@ -152,8 +156,8 @@ impl Subject<'_> {
                             shipping = Some(open);
                         }
                         Action::Weigh(basis) => {
-                            let transfer = file(&mut shipping).weigh(&basis)?;
-                            break 'step sender.weighed(transfer);
+                            let share_equal = file(&mut shipping).weigh(&basis)?;
+                            break 'step sender.weighed(share_equal);
                         }
                         Action::SendFile => {
                             if let Some(heard) = file(&mut shipping).send(peer)? {
@@ -207,10 +211,13 @@ impl Subject<'_> {
                 Message::Working => continue,
                 Message::Missing => Forecast::Missing,
                 Message::Refused(refusal) => Forecast::Refused(refusal),
-                Message::Here { info, point } => Forecast::Choice(sender.choice(&info, point)),
+                Message::Here { info, point } => Forecast::Choice {
+                    choice: sender.choice(&info, point),
+                    settles: !self.info.settled_with(&info),
+                },
                 Message::Equal { id, max_row, point } => {
                     let theirs = ReplicaInfo { id, max_row, ..self.info.clone() };
-                    Forecast::Choice(sender.choice(&theirs, point))
+                    Forecast::Choice { choice: sender.choice(&theirs, point), settles: false }
                 }
                 message => {
                     return Err(
@@ -346,10 +353,10 @@ impl Shipping {
         ExchangeError::Drive(DriveError::io(self.snapshot.path(), error))
     }
 
-    /// Compares a sample of the peer's pages with ours.
-    fn weigh(&self, basis: &Basis) -> Result<Transfer, ExchangeError> {
+    /// Compares a sample of the peer's pages with ours; the part that is equal, if they can be compared.
+    fn weigh(&self, basis: &Basis) -> Result<Option<f64>, ExchangeError> {
         if basis.page_bytes != self.shape.page_bytes {
-            return Ok(Transfer::Full);
+            return Ok(None);
         }
         let page_bytes = u64::from(self.shape.page_bytes);
         let pages = basis.file_bytes.min(self.shape.file_bytes) / page_bytes;
@@ -364,11 +371,7 @@ impl Shipping {
         if theirs.len() != ours.len() {
             return Err(Violation::Lie("a sample of another size").into());
         }
-        Ok(strategy::transfer(
-            self.shape.page_bytes,
-            Some(basis.page_bytes),
-            delta::share_equal(&ours, &theirs),
-        ))
+        Ok(Some(delta::share_equal(&ours, &theirs)))
     }
 
     /// Sends every window; stops early if the peer refuses.

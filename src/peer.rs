@@ -227,7 +227,8 @@ impl<S: Stream> Peer<S> {
     pub fn hear_within(&mut self, patience: Duration) -> Result<Message, PeerError> {
         let begun = Instant::now();
         let mut arrived = 0u64;
-        let mut piece = vec![0; PIECE_BYTES];
+        // A connection that waits for its next message should cost little.
+        let mut piece = vec![0; WAITING_PIECE_BYTES];
         loop {
             if let Some(message) = self.next_message()? {
                 return Ok(message);
@@ -236,6 +237,7 @@ impl<S: Stream> Peer<S> {
             let read = self.read_some(&mut piece, begun, time)?;
             self.inbox.feed(&piece[..read]);
             arrived += read as u64;
+            piece.resize(PIECE_BYTES, 0);
         }
     }
 
@@ -345,6 +347,8 @@ impl<S: Stream> Peer<S> {
 const WORK_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// How long to look away from long work, which calls us when it is done.
 const WORK_PAUSE: Duration = Duration::from_millis(20);
+/// What is read of a message that may be a short one.
+const WAITING_PIECE_BYTES: usize = 4 << 10;
 /// What is read from a stream at once.
 const PIECE_BYTES: usize = 64 << 10;
 

@@ -22,8 +22,12 @@ pub enum Strategy {
         /// The sync points about us are wrong: what is sent ends in a point that *replaces* the peer's.
         restart: bool,
     },
-    /// Ship the file, as a delta or whole, and merge it there.
-    File,
+    /// Ship the file, as a delta or whole, and merge it there; or, if it turns out to have little in common with the
+    /// peer's, the rows after all.
+    File {
+        /// Where those rows would start.
+        instead_of: RowId,
+    },
     /// The container is being sharded: rows must not be sent.
     Deferred,
 }
@@ -83,6 +87,8 @@ pub struct Cost {
     pub wire_bytes: u64,
     /// Rows that the peer must look at, at most.
     pub merge_rows: u64,
+    /// Those of them that it has to insert.
+    pub new_rows: u64,
 }
 
 /// A strategy, the reason for it and its price.
@@ -123,7 +129,10 @@ pub fn choose(situation: &Situation) -> Choice {
     }
     let point = situation.their_point.max(situation.my_point);
     let points_reach_the_end = point >= mine.max_row;
-    if mine.hash == theirs.hash {
+    // The hash is an XOR: rows can cancel each other out. Good enough to compare by, not to remove a copy by.
+    let equal = mine.hash == theirs.hash
+        && (!situation.leaving || (mine.count, mine.bytes_used) == (theirs.count, theirs.bytes_used));
+    if equal {
         let agreement = if points_reach_the_end { Agreement::NoChange } else { Agreement::HashMatch };
         return nothing(agreement, Reason::EqualRows);
     }
@@ -145,70 +154,116 @@ pub fn choose(situation: &Situation) -> Choice {
     rows_or_file(situation, point, false, Reason::Behind)
 }
 
-/// The rows after `after`, unless the file is cheaper.
+/// The rows after `after`, unless the file is cheaper, or may be: where two large replicas have no point in common, a
+/// sample of their pages tells what is, before anything is sent ([`transfer`]).
 fn rows_or_file(situation: &Situation, after: RowId, restart: bool, reason: Reason) -> Choice {
-    let rows = rows_cost(situation.mine, after);
-    let file = file_cost(situation.mine, situation.theirs);
-    let by_file = file.seconds() + FILE_FIXED_SECS < rows.seconds();
-    if by_file && mergeable_as_a_file(situation) {
+    let Situation { mine, theirs, .. } = *situation;
+    let rows = rows_cost(mine, theirs, after);
+    let file = file_cost(mine, theirs);
+    let worth_a_sample = after == RowId::NONE && mine.file_bytes.min(theirs.file_bytes) >= SAMPLE_BYTES;
+    let by_file = worth_a_sample || file.seconds(mine.file_bytes) < rows.seconds(0);
+    // A peer that is being sharded must not be given a file (`swift/container/replicator.py: rsync_then_merge`).
+    if by_file && !theirs.sharding_initiated {
         let reason = if reason == Reason::Behind { Reason::FarBehind } else { reason };
-        Choice { strategy: Strategy::File, reason, cost: file }
+        Choice { strategy: Strategy::File { instead_of: after }, reason, cost: file }
     } else {
         Choice { strategy: Strategy::Rows { after, restart }, reason, cost: rows }
     }
 }
 
-/// A peer that is being sharded must not be given a file (`swift/container/replicator.py: rsync_then_merge`).
-fn mergeable_as_a_file(situation: &Situation) -> bool {
-    !situation.theirs.sharding_initiated
-}
-
 /// What sending the rows after a point costs. Numbers of rows that are gone count too: they are few, and only a scan
 /// would tell.
-fn rows_cost(mine: &ReplicaInfo, after: RowId) -> Cost {
+fn rows_cost(mine: &ReplicaInfo, theirs: &ReplicaInfo, after: RowId) -> Cost {
+    let owned = mine.max_row.0.max(1) as u64;
     let rows = mine.max_row.0.saturating_sub(after.0.max(0)).max(0) as u64;
-    Cost { wire_bytes: rows.saturating_mul(ROW_WIRE_BYTES), merge_rows: rows }
+    let row_bytes = ROW_WIRE_BYTES.max(mine.file_bytes / owned / FILE_BYTES_PER_WIRE_BYTE);
+    // Where the point is known all of them are new; else as many as the peer has fewer.
+    let new = match after {
+        RowId::NONE => rows.saturating_sub(theirs.max_row.0.max(0) as u64),
+        _ => rows,
+    };
+    Cost { wire_bytes: rows.saturating_mul(row_bytes), merge_rows: rows, new_rows: new }
 }
 
-/// What shipping the file costs, knowing nothing of what the two files share.
+/// What shipping the file costs, knowing nothing of what the two files share. The peer's own rows are merged into it.
 fn file_cost(mine: &ReplicaInfo, theirs: &ReplicaInfo) -> Cost {
     let smaller = mine.file_bytes.min(theirs.file_bytes);
     let fresh = mine.file_bytes - smaller;
-    Cost { wire_bytes: fresh / 2 + smaller / 4, merge_rows: 0 }
+    Cost { wire_bytes: fresh / 2 + smaller / 4, merge_rows: theirs.max_row.0.max(0) as u64, new_rows: 0 }
 }
 
 impl Cost {
-    /// Seconds over a link of [`LINK_BYTES_PER_SEC`] to a peer that merges [`MERGE_ROWS_PER_SEC`].
-    fn seconds(&self) -> f64 {
-        self.wire_bytes as f64 / LINK_BYTES_PER_SEC + self.merge_rows as f64 / MERGE_ROWS_PER_SEC
+    /// Seconds over a link of [`LINK_BYTES_PER_SEC`] to a peer that merges rows at the rates below and handles a file of
+    /// so many bytes, 0 for none.
+    fn seconds(&self, file_bytes: u64) -> f64 {
+        let file = match file_bytes {
+            0 => 0.0,
+            bytes => FILE_FIXED_SECS + bytes as f64 / FILE_BYTES_PER_SEC,
+        };
+        let known = self.merge_rows.saturating_sub(self.new_rows);
+        file + self.wire_bytes as f64 / LINK_BYTES_PER_SEC
+            + known as f64 / KNOWN_ROWS_PER_SEC
+            + self.new_rows as f64 / NEW_ROWS_PER_SEC
     }
 }
 
-/// How a file travels.
+/// How a file, or what is sent instead of it, travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
     /// Blocks of the peer's file are reused.
     Delta,
     /// All of it is sent.
     Full,
+    /// Not the file, after all: its rows are cheaper.
+    Rows,
 }
 
-/// Delta where a basis of the same page size shares enough with our file; `share_equal` is the part (0 to 1) of
-/// sampled pages that were equal in both.
-pub fn transfer(page_bytes: u32, basis_page_bytes: Option<u32>, share_equal: f64) -> Transfer {
-    match basis_page_bytes {
-        Some(basis) if basis == page_bytes && share_equal >= WORTH_REUSING => Transfer::Delta,
-        _ => Transfer::Full,
+/// How to go on when the peer's file is known a little: `share_equal` is the part (0 to 1) of sampled pages that were
+/// equal in both, `None` if there is nothing to compare; `after` is where rows would start.
+pub fn transfer(
+    mine: &ReplicaInfo,
+    theirs: &ReplicaInfo,
+    after: RowId,
+    share_equal: Option<f64>,
+) -> Transfer {
+    let rows = rows_cost(mine, theirs, after);
+    let mut file = file_cost(mine, theirs);
+    match share_equal.filter(|share| *share >= WORTH_REUSING) {
+        Some(share) => {
+            let common = mine.file_bytes.min(theirs.file_bytes);
+            let differing = mine.file_bytes - (common as f64 * share) as u64;
+            file.wire_bytes = differing / 2;
+            let far_fewer_bytes = file.wire_bytes < rows.wire_bytes / 4;
+            match far_fewer_bytes || file.seconds(mine.file_bytes) < rows.seconds(0) {
+                true => Transfer::Delta,
+                false => Transfer::Rows,
+            }
+        }
+        None => {
+            file.wire_bytes = mine.file_bytes / 2;
+            match file.seconds(mine.file_bytes) < rows.seconds(0) {
+                true => Transfer::Full,
+                false => Transfer::Rows,
+            }
+        }
     }
 }
 
 /// A packed and compressed row, as measured over rows like those of a photo archive.
-const ROW_WIRE_BYTES: u64 = 42;
-/// What a peer merges through the row triggers, in rows of random names per second.
-const MERGE_ROWS_PER_SEC: f64 = 60_000.0;
+const ROW_WIRE_BYTES: u64 = 33;
+/// How many bytes of a file come to one byte of its rows, packed and compressed: 145 and 33 in such an archive.
+const FILE_BYTES_PER_WIRE_BYTE: u64 = 4;
+/// Rows of random names that a peer inserts in a second.
+const NEW_ROWS_PER_SEC: f64 = 80_000.0;
+/// Rows that a peer looks up in a second, only to find that it has them.
+const KNOWN_ROWS_PER_SEC: f64 = 220_000.0;
 /// A gigabit link, which is what storage nodes have at the least.
 const LINK_BYTES_PER_SEC: f64 = 110e6;
 /// Shipping a file stages, syncs and installs it; rows need none of that.
 const FILE_FIXED_SECS: f64 = 0.5;
+/// What the two ends together copy, digest, compress and sync of a file in a second.
+const FILE_BYTES_PER_SEC: f64 = 150e6;
+/// Files from this size on are worth a look at a few of their pages before all rows are sent.
+const SAMPLE_BYTES: u64 = 8 << 20;
 /// Below this share of equal pages, digests and signatures cost more than they save.
 const WORTH_REUSING: f64 = 0.05;

@@ -9,7 +9,6 @@ use std::sync::Mutex;
 use swiftlet::broker::Broker;
 use swiftlet::protocol::message::Intent;
 use swiftlet::protocol::sender::Outcome;
-use swiftlet::strategy::Transfer;
 
 use super::{Side, World, check_points, exchange_through};
 
@@ -71,8 +70,8 @@ fn clean(from: &Side, to: &Side, intent: Intent) -> Outcome {
 }
 
 /// Cuts the exchange from A to B after each of its messages.
-fn cut_everywhere(prepare: impl FnOnce(&World), intent: Intent, ends: Outcome) {
-    let world = World::new(10);
+fn cut_everywhere(per_diff: u32, prepare: impl FnOnce(&World), intent: Intent, ends: Outcome) {
+    let world = World::new(10, per_diff);
     prepare(&world);
     world.save();
     let (a, b) = (&world.a, &world.b);
@@ -120,7 +119,7 @@ fn cut_everywhere(prepare: impl FnOnce(&World), intent: Intent, ends: Outcome) {
 
 #[test]
 fn nobody_has_it() {
-    cut_everywhere(|world| world.a.fill(0..9000, 1), Intent::Agree, Outcome::Created);
+    cut_everywhere(1000, |world| world.a.fill(0..9000, 1), Intent::Agree, Outcome::Created);
 }
 
 #[test]
@@ -129,7 +128,7 @@ fn rows_are_missing() {
         world.a.fill(0..140, 1);
         world.b.fill(0..20, 1);
     };
-    cut_everywhere(prepare, Intent::Agree, Outcome::Rows { capped: false });
+    cut_everywhere(25, prepare, Intent::Agree, Outcome::Rows { capped: false });
 }
 
 #[test]
@@ -138,7 +137,7 @@ fn both_have_rows_that_the_other_lacks() {
         world.a.fill(0..120, 1);
         world.b.fill(60..180, 500);
     };
-    cut_everywhere(prepare, Intent::Agree, Outcome::Rows { capped: false });
+    cut_everywhere(25, prepare, Intent::Agree, Outcome::Rows { capped: false });
 }
 
 #[test]
@@ -147,19 +146,19 @@ fn a_handoff_leaves() {
         world.a.fill(50..150, 1);
         world.b.fill(0..100, 1);
     };
-    cut_everywhere(prepare, Intent::Leave, Outcome::Rows { capped: false });
+    cut_everywhere(25, prepare, Intent::Leave, Outcome::Rows { capped: false });
 }
 
 #[test]
 fn a_file_that_is_much_the_same() {
     let prepare = |world: &World| {
         world.a.fill(0..9000, 1);
-        world.a.age();
         world.b.copy_of(&world.a);
+        world.a.age();
         world.a.fill(9000..9400, 1);
         world.b.fill(9300..9600, 77);
     };
-    cut_everywhere(prepare, Intent::Agree, Outcome::Merged(Transfer::Delta));
+    cut_everywhere(1000, prepare, Intent::Agree, Outcome::Patched);
 }
 
 #[test]
@@ -169,7 +168,6 @@ fn a_file_that_is_quite_another() {
         world.a.age();
         world.b.fill(8500..8600, 1);
         world.b.fill(8600..14_000, 99);
-        world.b.age();
     };
-    cut_everywhere(prepare, Intent::Agree, Outcome::Merged(Transfer::Full));
+    cut_everywhere(1000, prepare, Intent::Agree, Outcome::Merged);
 }

@@ -78,7 +78,7 @@ impl Liar {
 
 /// The answering node, with a database of two windows and a half.
 fn answering() -> World {
-    let world = World::new(NODE_TIMEOUT_SECS);
+    let world = World::new(NODE_TIMEOUT_SECS, 1000);
     world.a.fill(0..20, 1);
     world.b.fill(0..9000, 1);
     world.b.age();
@@ -321,7 +321,7 @@ fn files_that_are_no_sound_database_of_the_container_are_refused() {
     assert!(refused(&sqlite("CREATE TABLE other (n)")).contains("no sound database"));
     assert!(refused(&sqlite("CREATE TABLE container_stat (n)")).contains("no sound database"));
     // The database of another container.
-    let other = World::new(NODE_TIMEOUT_SECS);
+    let other = World::new(NODE_TIMEOUT_SECS, 1000);
     other.a.fill(0..20, 1);
     let path = other.a.path();
     super::sqlite(&path).execute_batch("UPDATE container_info SET container = 'other'").expect("changed");
@@ -505,7 +505,7 @@ fn a_locked_database_keeps_its_peer_waiting_and_no_longer() {
 
 /// The calling node, with a database whose file is cheaper to send than its rows, or is not.
 fn calling(aged: bool) -> World {
-    let world = World::new(NODE_TIMEOUT_SECS);
+    let world = World::new(NODE_TIMEOUT_SECS, 1000);
     world.a.fill(0..9000, 1);
     if aged {
         world.a.age();
@@ -536,7 +536,7 @@ fn call_liar(world: &World, script: impl FnOnce(&mut Liar) + Send) -> Result<Out
 
 fn here(world: &World) -> Message {
     let id = ReplicaId::new("liar").expect("an id");
-    let info = ReplicaInfo { id, hash: RowHash([7; 16]), ..info_of(&world.a) };
+    let info = ReplicaInfo { id, hash: RowHash([7; 16]), max_row: RowId(9000), ..info_of(&world.a) };
     Message::Here { info: Box::new(info), point: RowId::NONE }
 }
 

@@ -47,13 +47,13 @@ struct World {
 }
 
 impl World {
-    fn new(node_timeout_secs: u32) -> World {
+    fn new(node_timeout_secs: u32, per_diff: u32) -> World {
         let root = tempfile::tempdir().expect("a directory");
         let devices = (0..2).map(|id| Some(device(id))).collect();
         let rows = vec![vec![DeviceId(0); 4], vec![DeviceId(1); 4]];
         let ring = Ring::from_rows(PartShift::new(30).expect("a shift"), devices, rows).expect("a ring");
         ring.save(&root.path().join("container.ring.gz"), FormatVersion::V1).expect("a ring file");
-        let side = |id| Side::new(root.path(), id, node_timeout_secs);
+        let side = |id| Side::new(root.path(), id, node_timeout_secs, per_diff);
         let (a, b) = (side(0), side(1));
         World { root, a, b }
     }
@@ -77,13 +77,13 @@ impl World {
 }
 
 impl Side {
-    fn new(root: &Path, id: u32, node_timeout_secs: u32) -> Side {
+    fn new(root: &Path, id: u32, node_timeout_secs: u32, per_diff: u32) -> Side {
         let devices = root.join(format!("n{id}"));
         let name = DeviceName::new(format!("d{id}")).expect("a name");
         fs::create_dir_all(devices.join(name.as_str())).expect("a device");
         let conf = format!(
             "[DEFAULT]\ndevices = {}\nmount_check = false\nbind_ip = 127.0.0.1\nbind_port = {}\nswift_dir = {}\n\
-             fallocate_reserve = 0\n[container-replicator]\nnode_timeout = {node_timeout_secs}\nper_diff = 25\n",
+             fallocate_reserve = 0\n[container-replicator]\nnode_timeout = {node_timeout_secs}\nper_diff = {per_diff}\n",
             devices.display(),
             port(id),
             root.display(),
@@ -183,7 +183,8 @@ fn call(from: &Side, stream: UnixStream, place: Place, intent: Intent) -> Result
     let mut broker = Broker::open(&from.dir)?;
     let info = broker.info()?;
     let (node, drive, dir) = (&from.node, &from.drive, &from.dir);
-    Subject { node, drive, dir, broker: &mut broker, info: &info }.exchange(&mut peer, place, intent)
+    Subject { node, drive, dir, broker: &mut broker, info: &info, proven: false }
+        .exchange(&mut peer, place, intent)
 }
 
 /// No point of either side promises a row that is not there.

@@ -4,6 +4,7 @@
 //! directory of the same layout. A vector that no module knows is a failure, not a skip.
 
 mod databases;
+mod nodes;
 mod vectors;
 
 mod chexor;

@@ -136,7 +136,7 @@ class Container:
             scratch = pathlib.Path(scratch)
             union_path = scratch / "union" / f"{self.hash}.db"
             union_path.parent.mkdir()
-            parts = []
+            parts, self.before = [], {}
             for node, paths in self.replicas().items():
                 if node in self.unreadable:
                     continue
@@ -154,9 +154,11 @@ class Container:
                         items = broker.get_items_since(-1, 10**9)
                         union.merge_shard_ranges(broker.get_all_shard_range_data())
                         union.update_metadata(broker.metadata)
-                    merge_all(union, items)
+                    taken = snapshot(path, self.name)
+                    if all(taken["rows"] != other["rows"] for other in self.before.values()):
+                        merge_all(union, items)
                     self._take_timestamps(union, info)
-                    self.before[node] = snapshot(path, self.name)
+                    self.before[node] = taken
                 union.reclaim(NOW - RECLAIM_AGE, NOW - 2 * RECLAIM_AGE)
             self.union = snapshot(union_path, self.name)
 

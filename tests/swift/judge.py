@@ -171,6 +171,8 @@ def recon(done, since):
     if not isinstance(stats, dict):
         return [f"recon of {done.node} has no replication_stats: {said}"]
     complaints = []
+    # Swift's merge of recon files drops a key whose new value is an empty dictionary.
+    stats = {"failure_nodes": {}, **stats}
     wrong = {key: stats.get(key) for key in (*COUNTERS, "failure_nodes") if stats.get(key) != done.report.get(key)}
     if wrong:
         complaints.append(f"differs from the pass's own report: {wrong}")

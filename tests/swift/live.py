@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scenarios import Writer, acknowledged, expect, rows, scenario
 
-CONTAINERS = 3
+CONTAINERS = 2
 SECONDS = float(os.environ.get("SWIFTLET_LIVE_SECONDS", 20))
 """How long writers write, over all containers."""
 ALONE_SECONDS = 1
@@ -39,7 +39,7 @@ def live_writers(play):
     for c in everyone:
         log = {node: node.home / f"acknowledged-{c.name}" for node in c.primaries}
         writers = [Writer(c, node, f"put-{node.number}", log[node]) for node in c.primaries]
-        writers.append(Writer(c, c.primaries[0], "merged", log[c.primaries[0]], batch=40))
+        writers.append(Writer(c, c.primaries[0], "merged", log[c.primaries[0]], batch=8))
         writers.append(Writer(c, c.primaries[2], "merged-too", log[c.primaries[2]], pause_secs=0.02, batch=5))
         reader = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("reader.py"), c.name, *(c.path(node) for node in c.primaries)],

@@ -103,14 +103,15 @@ def total(passes, counter):
 
 @scenario(differs=False)
 def equal(play):
-    """Nothing differs: nothing is sent, nothing written."""
+    """Nothing differs: nothing is sent, and once the sync points say so, nothing is written."""
     play.stage.reset()
     c = play.container()
     for node in c.primaries:
         c.merge(node, rows(200))
     yield
-    files = {node: c.path(node).read_bytes() for node in c.primaries}
     passes = play.round()
+    files = {node: c.path(node).read_bytes() for node in c.primaries}
+    passes += play.round()
     expect(total(passes, "rows_sent") == 0, "rows were sent")
     expect(total(passes, "no_change") + total(passes, "hashmatch") > 0, "no comparison was counted")
     if play.replicator.is_agent:
@@ -402,7 +403,7 @@ def unmounted_device(play):
     yield
     if play.replicator.is_agent:
         report = play.stage.agent_pass(away)
-        expect(report["failure"] == len(play.stage.ring.nodes), f"an unmounted drive counted {report['failure']} failures")
+        expect(report["failure"] == 1, f"an unmounted drive counted {report['failure']} failures")
     play.one_pass(c.primaries[0], may_fail=True)
     expect(list(away.drive.iterdir()) == [], "something was written below an empty mount point")
     expect(c.path(c.handoffs[0]).exists(), "no handoff stood in for the unmounted drive")
@@ -652,6 +653,8 @@ def points_say_equal(play):
         with c.broker(one) as broker:
             broker.merge_syncs([{"remote_id": _id(c, other), "sync_point": 500}])
     yield
+    # The first round sends what the points allow, and finds that the hashes still differ; the second knows not to trust them.
+    play.round()
     play.round()
 
 
