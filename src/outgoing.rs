@@ -144,8 +144,8 @@ impl Subject<'_> {
                             self.broker.merge_shard_ranges(ranges)?;
                             break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
-                        Action::SendRows { after } => {
-                            let (last, count) = self.send_rows(peer, after)?;
+                        Action::SendRows { after, in_bulk } => {
+                            let (last, count) = self.send_rows(peer, after, in_bulk)?;
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
                         }
@@ -260,8 +260,9 @@ impl Subject<'_> {
         &mut self,
         peer: &mut Peer<S>,
         after: RowId,
+        in_bulk: bool,
     ) -> Result<(RowId, u64), ExchangeError> {
-        let limit = self.node.config.per_diff.min(ROWS_LIMIT);
+        let limit = if in_bulk { ROWS_IN_BULK } else { self.node.config.per_diff.min(ROWS_LIMIT) };
         let mut rows = self.broker.rows_after(after, limit)?;
         let mut bytes = 0;
         let fitting = rows.iter().take_while(|row| {
@@ -472,6 +473,8 @@ impl Shipping {
     }
 }
 
+/// Rows in a batch where all rows go.
+const ROWS_IN_BULK: usize = 5000;
 /// How often a crashed writer's journal is rolled back before we give up.
 const HOT_JOURNAL_TRIES: usize = 3;
 /// How long we wait for writers, and they for us, at most.

@@ -401,6 +401,14 @@ impl<'a> Replicator<'a> {
         tally.rows_sent += rows_sent;
         match &outcome {
             Outcome::Nothing(Agreement::HashMatch) => tally.hashmatch += 1,
+            Outcome::Nothing(Agreement::Tied) => {
+                warn!(
+                    "{}: the replica of {whom} has rows of the same names and times that differ in size, type or etag; \
+                     nothing says which is right, each keeps its own",
+                    container()
+                );
+                tally.no_change += 1;
+            }
             Outcome::Nothing(_) => {
                 debug!("in sync with {whom}, nothing to do");
                 tally.no_change += 1;

@@ -27,6 +27,8 @@ pub enum Action {
     SendRows {
         /// Where to start.
         after: RowId,
+        /// All rows go instead of a file: as many in a batch as fit, rather than `per_diff`.
+        in_bulk: bool,
     },
     /// Take a snapshot and say `Offer`.
     Offer,
@@ -398,7 +400,7 @@ impl Sender {
         // What came in since we introduced ourselves is another pass's.
         let capped = flow.more && enough && flow.last < self.mine.max_row;
         let action = if open && flow.unanswered < super::BATCHES_IN_FLIGHT {
-            Some(Action::SendRows { after: flow.last })
+            Some(Action::SendRows { after: flow.last, in_bulk: flow.max_batches.is_none() })
         } else if !open && flow.unanswered == 0 {
             // Numbers above the last row present belong to rows that are gone: none of them is owed.
             let through = if capped { flow.last } else { flow.last.max(self.mine.max_row) };

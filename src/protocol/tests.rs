@@ -212,7 +212,7 @@ impl Caller<'_> {
                     let sharding = self.replica.sharding;
                     sender.ranges_merged(sharding)
                 }
-                sender::Action::SendRows { after } => {
+                sender::Action::SendRows { after, .. } => {
                     let rows = self.replica.rows.range(after.0 + 1..).take(self.batch);
                     let rows: Vec<Row> = rows.map(|(id, (name, time))| row(*id, name, *time)).collect();
                     let last = rows.last().and_then(|row| row.row_id);

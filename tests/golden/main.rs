@@ -30,6 +30,7 @@ mod sharded;
 mod sync_points;
 mod timestamps;
 mod update_item;
+mod whole_files;
 mod merge_rules;
 
 /// Every entry of the vectors' directory has a module here; `builders` waits for the ring builder.

@@ -255,7 +255,7 @@ impl Story {
         let root = root.display();
         self.line(&format!("agent --config {root}/node1/agent.conf           serves node 1 again"));
         self.line(&format!("agent --config {root}/node2/agent.conf --once    a pass of node 2"));
-        self.line(&format!("agent info --config {root}/node1/agent.conf DB   any .db below {root}"));
+        self.line(&format!("agent info --config {root}/node1/agent.conf DB   any .db of node 1"));
     }
 
     fn heading(&self, text: &str) {
