@@ -132,7 +132,14 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
             }
             continue;
         }
-        let Some(begun) = visit.as_mut() else { continue };
+        let Some(begun) = visit.as_mut() else {
+            // Left over from before a refusal, or too late: we had taken the silence for the end.
+            if action != Action::Wait {
+                receiver = receiver.refused();
+                peer.say(&Message::Refused(Refusal::Busy))?;
+            }
+            continue;
+        };
         match begun.act(peer, action) {
             Ok(Progress::Under) => {}
             // Nothing can follow but another database: let go of this one.
@@ -340,6 +347,7 @@ impl<'a> Visit<'a> {
         let Some(through) = rows.last().and_then(|row| row.row_id) else {
             return Err(Violation::Lie("a batch without rows").into());
         };
+        self.file = None;
         if self.share.is_none() {
             self.share = Some(self.take_share(ROWS_SHARE_BYTES)?);
             self.check_room(0)?;

@@ -18,7 +18,7 @@ use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
 use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{Direction, ReplicaInfo, RowId, SyncPoint};
-use crate::strategy::{self, Choice, Transfer};
+use crate::strategy::Choice;
 use crate::timestamp::Timestamp;
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
@@ -85,6 +85,8 @@ pub struct Subject<'a> {
     pub broker: &'a mut Broker,
     /// What it says of itself. Taken once, before the first peer.
     pub info: &'a ReplicaInfo,
+    /// The peer was delivered all of it before, in this very pass ([`Sender::proven`]).
+    pub proven: bool,
 }
 
 /// What an exchange came to.
@@ -99,8 +101,13 @@ pub struct Exchanged {
 /// What a peer would be sent.
 #[derive(Debug)]
 pub enum Forecast {
-    /// It has a replica; this would be done, for this reason, at this cost.
-    Choice(Choice),
+    /// It has a replica.
+    Choice {
+        /// This would be done about the rows, for this reason, at this cost.
+        choice: Choice,
+        /// Timestamps, metadata or policy would be settled too.
+        settles: bool,
+    },
     /// It has none; the file would go there whole.
     Missing,
     /// It would not have it.
@@ -121,6 +128,9 @@ impl Subject<'_> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
         let meet = Meet { place, info: self.info.clone(), intent };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
+        if self.proven {
+            sender = sender.proven();
+        }
         let mut shipping = None;
         let mut rows_sent = 0;
         loop {
@@ -134,8 +144,8 @@ impl Subject<'_> {
                             self.broker.merge_shard_ranges(ranges)?;
                             break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
-                        Action::SendRows { after } => {
-                            let (last, count) = self.send_rows(peer, after)?;
+                        Action::SendRows { after, in_bulk } => {
+                            let (last, count) = self.send_rows(peer, after, in_bulk)?;
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
                         }
@@ -146,8 +156,8 @@ impl Subject<'_> {
                             shipping = Some(open);
                         }
                         Action::Weigh(basis) => {
-                            let transfer = file(&mut shipping).weigh(&basis)?;
-                            break 'step sender.weighed(transfer);
+                            let share_equal = file(&mut shipping).weigh(&basis)?;
+                            break 'step sender.weighed(share_equal);
                         }
                         Action::SendFile => {
                             if let Some(heard) = file(&mut shipping).send(peer)? {
@@ -201,10 +211,13 @@ impl Subject<'_> {
                 Message::Working => continue,
                 Message::Missing => Forecast::Missing,
                 Message::Refused(refusal) => Forecast::Refused(refusal),
-                Message::Here { info, point } => Forecast::Choice(sender.choice(&info, point)),
+                Message::Here { info, point } => Forecast::Choice {
+                    choice: sender.choice(&info, point),
+                    settles: !self.info.settled_with(&info),
+                },
                 Message::Equal { id, max_row, point } => {
                     let theirs = ReplicaInfo { id, max_row, ..self.info.clone() };
-                    Forecast::Choice(sender.choice(&theirs, point))
+                    Forecast::Choice { choice: sender.choice(&theirs, point), settles: false }
                 }
                 message => {
                     return Err(
@@ -247,8 +260,9 @@ impl Subject<'_> {
         &mut self,
         peer: &mut Peer<S>,
         after: RowId,
+        in_bulk: bool,
     ) -> Result<(RowId, u64), ExchangeError> {
-        let limit = self.node.config.per_diff.min(ROWS_LIMIT);
+        let limit = if in_bulk { ROWS_IN_BULK } else { self.node.config.per_diff.min(ROWS_LIMIT) };
         let mut rows = self.broker.rows_after(after, limit)?;
         let mut bytes = 0;
         let fitting = rows.iter().take_while(|row| {
@@ -297,6 +311,7 @@ impl Subject<'_> {
             geometry,
             max_row,
             digest: None,
+            compared: 0,
             wanted: HashMap::new(),
             _share: share,
         })
@@ -321,6 +336,8 @@ struct Shipping {
     geometry: Geometry,
     max_row: RowId,
     digest: Option<[u8; 32]>,
+    /// How often the peer named a window that differs.
+    compared: u64,
     /// Pages that were asked for and wait for their signature.
     wanted: HashMap<u32, PageSet>,
     _share: Share,
@@ -337,10 +354,10 @@ impl Shipping {
         ExchangeError::Drive(DriveError::io(self.snapshot.path(), error))
     }
 
-    /// Compares a sample of the peer's pages with ours.
-    fn weigh(&self, basis: &Basis) -> Result<Transfer, ExchangeError> {
+    /// Compares a sample of the peer's pages with ours; the part that is equal, if they can be compared.
+    fn weigh(&self, basis: &Basis) -> Result<Option<f64>, ExchangeError> {
         if basis.page_bytes != self.shape.page_bytes {
-            return Ok(Transfer::Full);
+            return Ok(None);
         }
         let page_bytes = u64::from(self.shape.page_bytes);
         let pages = basis.file_bytes.min(self.shape.file_bytes) / page_bytes;
@@ -355,14 +372,10 @@ impl Shipping {
         if theirs.len() != ours.len() {
             return Err(Violation::Lie("a sample of another size").into());
         }
-        Ok(strategy::transfer(
-            self.shape.page_bytes,
-            Some(basis.page_bytes),
-            delta::share_equal(&ours, &theirs),
-        ))
+        Ok(Some(delta::share_equal(&ours, &theirs)))
     }
 
-    /// Sends every window; stops early if the peer has something to say.
+    /// Sends every window; stops early if the peer refuses.
     fn send<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Option<Message>, ExchangeError> {
         let mut digest = FileDigest::new();
         for window in self.geometry.windows() {
@@ -371,7 +384,11 @@ impl Shipping {
             peer.say(&Message::Literal(delta::compress_literals(&bytes)))?;
             match peer.heard_already()? {
                 None | Some(Message::Working) => {}
-                heard => return Ok(heard),
+                refused @ Some(Message::Refused(_)) => return Ok(refused),
+                // Whatever else it says, it cannot be about a file that it does not have yet.
+                Some(early) => {
+                    return Err(Violation::OutOfTurn { expected: "nothing", heard: early.name() }.into());
+                }
             }
         }
         self.digest = Some(digest.finish());
@@ -398,8 +415,11 @@ impl Shipping {
             peer.still_here()?;
         }
         self.digest = Some(digest.finish());
-        // The last part may be empty, and is said even so: the peer needs it to know that all is compared.
-        peer.say(&Message::Windows(digests))?;
+        // Of a file without windows the peer is told even so. After the last window it must not be: it may have said by
+        // then that all is rebuilt, and would say so twice.
+        if !digests.is_empty() || self.geometry.window_count() == 0 {
+            peer.say(&Message::Windows(digests))?;
+        }
         Ok(())
     }
 
@@ -410,6 +430,11 @@ impl Shipping {
         digests: &[u8],
     ) -> Result<(), ExchangeError> {
         let window = self.window(number)?;
+        // Each window comes up once, and once more if a digest matched by chance.
+        self.compared += 1;
+        if self.compared > u64::from(self.geometry.window_count()) * 2 {
+            return Err(Violation::TooMany("windows that differ").into());
+        }
         let bytes = self.read(window)?;
         let theirs = PageDigests::parse(window, digests)
             .map_err(|_| Violation::Lie("page digests of another size"))?;
@@ -448,6 +473,8 @@ impl Shipping {
     }
 }
 
+/// Rows in a batch where all rows go.
+const ROWS_IN_BULK: usize = 5000;
 /// How often a crashed writer's journal is rolled back before we give up.
 const HOT_JOURNAL_TRIES: usize = 3;
 /// How long we wait for writers, and they for us, at most.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -38,7 +39,7 @@ pub struct Scope {
 
 /// Who wants to know how a pass is getting on.
 pub trait Observer: Sync {
-    /// A database is done; these are the sums so far.
+    /// A database is done; these are the sums so far. Devices are done when they have been walked to their end.
     fn progress(&self, _tally: &Tally, _devices_done: usize, _devices: usize, _database: &str) {}
     /// A line of a dry run. Without an answer here there is no dry run.
     fn foretell(&self, _line: String) {}
@@ -125,14 +126,15 @@ fn walk(
         partitions: scope.partitions.as_ref().map(|list| list.iter().copied().map(Partition).collect()),
         leave_out: node.config.handoffs_only.then(|| primaries_of(ring, &by_name)),
     };
-    let found = scan::scan(drives.values().map(|(_, drive)| drive.clone()), &filter, seed());
+    let mut found = scan::scan(drives.values().map(|(_, drive)| drive.clone()), &filter, seed());
+    let walked = AtomicUsize::new(0);
     let (queue, jobs) = bounded::<scan::Found>(node.config.concurrency);
     let absent = Absent::default();
     let say = |line| observer.foretell(line);
     let dry_run: Option<&(dyn Fn(String) + Sync)> = if dry_run { Some(&say) } else { None };
     thread::scope(|scope| {
         for number in 0..node.config.concurrency {
-            let (jobs, absent, by_name) = (jobs.clone(), &absent, &by_name);
+            let (jobs, absent, by_name, walked) = (jobs.clone(), &absent, &by_name, &walked);
             let work = move || {
                 let mut replicator = Replicator::new(node, ring, absent, dry_run);
                 for job in jobs {
@@ -146,7 +148,8 @@ fn walk(
                     replicator.replicate(&found, &mut counted);
                     let mut sums = lock(tally);
                     sums.add(&counted);
-                    observer.progress(&sums, 0, drives.len(), &job.database.to_string_lossy());
+                    let walked = walked.load(Ordering::Relaxed);
+                    observer.progress(&sums, walked, drives.len(), &job.database.to_string_lossy());
                 }
             };
             let thread = thread::Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES);
@@ -156,7 +159,8 @@ fn walk(
         }
         drop(jobs);
         let mut pace = Pace::new(node.config.databases_per_second);
-        for item in found {
+        while let Some(item) = found.next() {
+            walked.store(drives.len() - found.drives_left(), Ordering::Relaxed);
             if node.stop.wished() {
                 break;
             }

@@ -96,6 +96,8 @@ pub struct Peer<S> {
     node_timeout: Duration,
     stop: Stop,
     last_said: Instant,
+    /// Since when it has said nothing but that it is still at work.
+    at_work_since: Option<Instant>,
     bytes_sent: u64,
     bytes_received: u64,
 }
@@ -142,6 +144,7 @@ impl<S: Stream> Peer<S> {
             node_timeout,
             stop: stop.clone(),
             last_said: Instant::now(),
+            at_work_since: None,
             bytes_sent: 0,
             bytes_received: 0,
         };
@@ -218,7 +221,7 @@ impl<S: Stream> Peer<S> {
         // A connection that waits for its next message should cost little.
         let mut piece = vec![0; WAITING_PIECE_BYTES];
         loop {
-            if let Some(message) = self.inbox.next_message().map_err(PeerError::Unintelligible)? {
+            if let Some(message) = self.next_message()? {
                 return Ok(message);
             }
             let time = patience + Duration::from_millis(arrived * 1000 / SLOWEST_BYTES_PER_SEC);
@@ -234,8 +237,7 @@ impl<S: Stream> Peer<S> {
     /// # Errors
     /// As [`Peer::hear`].
     pub fn heard_already(&mut self) -> Result<Option<Message>, PeerError> {
-        let parse = |inbox: &mut Inbox| inbox.next_message().map_err(PeerError::Unintelligible);
-        if let Some(message) = parse(&mut self.inbox)? {
+        if let Some(message) = self.next_message()? {
             return Ok(Some(message));
         }
         self.stream.set_nonblocking(true).map_err(PeerError::Broken)?;
@@ -247,11 +249,27 @@ impl<S: Stream> Peer<S> {
             Ok(read) => {
                 self.bytes_received += read as u64;
                 self.inbox.feed(&piece[..read]);
-                parse(&mut self.inbox)
+                self.next_message()
             }
             Err(error) if is_timeout(&error) => Ok(None),
             Err(error) => Err(PeerError::Broken(error)),
         }
+    }
+
+    /// The next message of those that have come. `Working` buys a peer time, but not for ever.
+    fn next_message(&mut self) -> Result<Option<Message>, PeerError> {
+        let message = self.inbox.next_message().map_err(PeerError::Unintelligible)?;
+        match &message {
+            Some(Message::Working) => {
+                let since = *self.at_work_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > WORK_LIMIT {
+                    return Err(PeerError::TooSlow(WORK_LIMIT));
+                }
+            }
+            Some(_) => self.at_work_since = None,
+            None => {}
+        }
+        Ok(message)
     }
 
     /// Payload bytes sent and received so far.
@@ -311,6 +329,8 @@ impl<S: Stream> Peer<S> {
     }
 }
 
+/// How long a peer may be at work on one thing. Merging half a billion rows takes less.
+const WORK_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// How often the end of long work is looked for.
 const WORK_PAUSE: Duration = Duration::from_millis(1);
 /// What is read of a message that may be a short one.
@@ -326,5 +346,200 @@ fn broken(error: io::Error) -> PeerError {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => PeerError::Gone,
         _ => PeerError::Broken(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(400);
+
+    /// Two ends that have greeted each other.
+    fn pair(node_timeout: Duration, stop: &Stop) -> (Peer<UnixStream>, Peer<UnixStream>) {
+        let (one, other) = UnixStream::pair().expect("a pair of sockets");
+        let stop_too = stop.clone();
+        let theirs = thread::spawn(move || Peer::greet(other, node_timeout, &stop_too).expect("a greeting"));
+        let ours = Peer::greet(one, node_timeout, stop).expect("a greeting");
+        (ours, theirs.join().expect("no panic"))
+    }
+
+    /// One end, and at the other somebody who may say anything.
+    fn with_stranger(node_timeout: Duration) -> (Peer<UnixStream>, UnixStream) {
+        let (one, mut stranger) = UnixStream::pair().expect("a pair of sockets");
+        stranger.write_all(&Greeting::ours().encode()).expect("room for a greeting");
+        let peer = Peer::greet(one, node_timeout, &Stop::default()).expect("a greeting");
+        (peer, stranger)
+    }
+
+    fn greeted(said: &[u8], then_leave: bool) -> Result<(), PeerError> {
+        let (one, mut other) = UnixStream::pair().expect("a pair of sockets");
+        other.write_all(said).expect("room");
+        let kept = (!then_leave).then_some(other);
+        let greeted = Peer::greet(one, SHORT, &Stop::default()).map(|_| ());
+        drop(kept);
+        greeted
+    }
+
+    #[test]
+    fn what_one_says_the_other_hears() {
+        let (mut one, mut other) = pair(Duration::from_secs(5), &Stop::default());
+        one.say(&Message::Missing).unwrap();
+        one.say(&Message::Literal(vec![7; 100_000])).unwrap();
+        assert_eq!(other.hear().unwrap(), Message::Missing);
+        assert_eq!(other.hear().unwrap(), Message::Literal(vec![7; 100_000]));
+        assert_eq!(other.heard_already().unwrap(), None);
+        one.say(&Message::Rebuilt).unwrap();
+        assert_eq!(other.heard_already().unwrap(), Some(Message::Rebuilt));
+        assert_eq!(one.bytes().0, other.bytes().1);
+        drop(one);
+        assert!(matches!(other.heard_already(), Err(PeerError::Gone)));
+        assert!(matches!(other.hear(), Err(PeerError::Gone)));
+    }
+
+    #[test]
+    fn strangers_are_told_apart_by_their_greeting() {
+        let said = |bytes: &[u8], leave| greeted(bytes, leave).expect_err("no agent").to_string();
+        assert!(
+            said(b"HTTP/1.1 400 Bad Request\r\n", false).contains("another protocol (began with \"HTTP\")")
+        );
+        assert!(said(b"SWLT\0\x63\0\0", false).contains("version 99"));
+        assert!(said(b"SWLT\0\x01\x07\0", false).contains("security 7"));
+        assert!(said(b"SWL", false).contains("silent"));
+        assert!(said(b"", false).contains("silent"));
+        assert!(said(b"SWL", true).contains("closed"));
+        assert!(said(b"hi\r\n", false).contains("another protocol"));
+    }
+
+    #[test]
+    fn a_silent_peer_is_given_up() {
+        let (mut peer, _stranger) = with_stranger(SHORT);
+        let begun = Instant::now();
+        assert!(matches!(peer.hear(), Err(PeerError::TooSlow(_))));
+        assert!(begun.elapsed() >= SHORT && begun.elapsed() < SHORT * 10, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_peer_that_trickles_is_given_up() {
+        let (mut peer, mut stranger) = with_stranger(SHORT);
+        let trickle = thread::spawn(move || {
+            let frame = wire::encode(&Message::Literal(vec![7; 100_000]));
+            // Well above a byte each time anybody looks, well below the rate; ends when nobody listens.
+            frame
+                .chunks(100)
+                .take_while(|piece| {
+                    thread::sleep(Duration::from_millis(20));
+                    stranger.write_all(piece).is_ok()
+                })
+                .count()
+        });
+        let begun = Instant::now();
+        assert!(matches!(peer.hear(), Err(PeerError::TooSlow(_))));
+        assert!(begun.elapsed() < SHORT * 10, "{:?}", begun.elapsed());
+        drop(peer);
+        assert!(trickle.join().expect("no panic") < 1000);
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_given_up() {
+        let (mut peer, _stranger) = with_stranger(SHORT);
+        let window = Message::Literal(vec![7; 30_000]);
+        let begun = Instant::now();
+        let stuck = (0..1000).find_map(|_| peer.say(&window).err());
+        assert!(matches!(stuck, Some(PeerError::TooSlow(_))), "{stuck:?}");
+        assert!(begun.elapsed() < SHORT * 20, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn lengths_out_of_bounds_end_the_connection_at_once() {
+        for length in [0, wire::FRAME_LIMIT as u32 + 1, u32::MAX] {
+            let (mut peer, mut stranger) = with_stranger(Duration::from_secs(5));
+            stranger.write_all(&length.to_be_bytes()).unwrap();
+            let error = peer.hear().expect_err("no frame has this length");
+            assert!(error.to_string().contains(&length.to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_cut_within_a_message_is_gone() {
+        let frame = wire::encode(&Message::Literal(vec![7; 1000]));
+        for cut in [1, 3, 4, 5, 500, frame.len() - 1] {
+            let (mut peer, mut stranger) = with_stranger(Duration::from_secs(5));
+            stranger.write_all(&frame[..cut]).unwrap();
+            drop(stranger);
+            assert!(matches!(peer.hear(), Err(PeerError::Gone)), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn work_that_takes_long_is_waited_for() {
+        let (mut one, mut other) = pair(SHORT, &Stop::default());
+        let worker = thread::spawn(move || {
+            one.while_working(|| thread::sleep(SHORT * 3)).expect("the peer listens");
+            one.say(&Message::Rebuilt).expect("the peer listens");
+        });
+        let mut alive = 0;
+        loop {
+            match other.hear().expect("still there") {
+                Message::Working => alive += 1,
+                message => break assert_eq!(message, Message::Rebuilt),
+            }
+        }
+        assert!(alive >= 3, "{alive}");
+        worker.join().expect("no panic");
+    }
+
+    #[test]
+    fn work_on_one_thing_has_an_end() {
+        let (mut peer, mut stranger) = with_stranger(SHORT);
+        let working = wire::encode(&Message::Working);
+        stranger.write_all(&working).unwrap();
+        assert_eq!(peer.hear().unwrap(), Message::Working);
+        let Some(long_ago) = Instant::now().checked_sub(WORK_LIMIT + SHORT) else { return };
+        peer.at_work_since = Some(long_ago);
+        stranger.write_all(&wire::encode(&Message::Missing)).unwrap();
+        assert_eq!(peer.hear().unwrap(), Message::Missing);
+        stranger.write_all(&working).unwrap();
+        assert_eq!(peer.hear().unwrap(), Message::Working);
+        peer.at_work_since = Some(long_ago);
+        stranger.write_all(&working).unwrap();
+        assert!(matches!(peer.hear(), Err(PeerError::TooSlow(_))));
+    }
+
+    #[test]
+    fn the_wish_to_stop_is_seen_while_waiting() {
+        let stop = Stop::default();
+        let (mut one, mut other) = pair(Duration::from_secs(60), &stop);
+        let wish = thread::spawn(move || {
+            thread::sleep(SHORT / 2);
+            stop.wish();
+        });
+        let begun = Instant::now();
+        let full = thread::spawn(move || {
+            let window = Message::Literal(vec![7; 1 << 20]);
+            (0..100).find_map(|_| other.say(&window).err())
+        });
+        let mut heard = 0;
+        let stopped = loop {
+            match one.hear() {
+                // Takes little, so that the other end has to wait as well.
+                Ok(_) if heard < 1 => heard += 1,
+                Ok(_) => thread::sleep(SHORT),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(stopped, PeerError::Stopped), "{stopped:?}");
+        assert!(matches!(full.join().expect("no panic"), Some(PeerError::Stopped)));
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        wish.join().expect("no panic");
+    }
+
+    #[test]
+    fn nobody_there_is_unreachable() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let called = Peer::call("127.0.0.1", port, SHORT, SHORT, &Stop::default()).map(|_| ());
+        assert!(called.expect_err("nobody listens").to_string().starts_with("cannot be reached"));
     }
 }

@@ -280,16 +280,21 @@ impl ReplicaInfo {
     pub fn agrees_with(&self, other: &ReplicaInfo) -> bool {
         self.hash == other.hash
             && (self.count, self.bytes_used) == (other.count, other.bytes_used)
-            && self.storage_policy_index == other.storage_policy_index
+            && self.settled_with(other)
+            && self.ranges_digest == other.ranges_digest
+            && self.db_state == other.db_state
+            && self.sharding_initiated == other.sharding_initiated
+            && self.sharding_required == other.sharding_required
+    }
+
+    /// Equal in what is settled before any row is sent: timestamps, metadata and policy.
+    pub fn settled_with(&self, other: &ReplicaInfo) -> bool {
+        self.storage_policy_index == other.storage_policy_index
             && self.created_at == other.created_at
             && self.put_timestamp == other.put_timestamp
             && self.delete_timestamp == other.delete_timestamp
             && self.metadata.0.len() == other.metadata.0.len()
             && self.metadata.0.iter().all(|item| other.metadata.item(&item.key) == Some(item))
-            && self.ranges_digest == other.ranges_digest
-            && self.db_state == other.db_state
-            && self.sharding_initiated == other.sharding_initiated
-            && self.sharding_required == other.sharding_required
     }
 
     /// When it was deleted, if it is.

@@ -2,10 +2,10 @@
 //! deleted databases past their age are reclaimed, a damaged database goes into quarantine.
 //!
 //! The order of things is Swift's (`swift/common/db_replicator.py: _replicate_object`), with two exceptions. A database
-//! is never sent to the very device that holds it, also where the ring names no other. And a copy is only removed when
+//! is never sent to the very place that holds it, also where the ring names no other. And a copy is only removed when
 //! nothing has changed in it since the moment that its peers proved to hold all of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -22,9 +22,9 @@ use crate::outgoing::{ExchangeError, Exchanged, Forecast, Subject};
 use crate::peer::{Peer, PeerError};
 use crate::protocol::message::{Intent, Place, Refusal};
 use crate::protocol::sender::Outcome;
-use crate::replica::ReplicaInfo;
-use crate::ring::{Device, Ring};
-use crate::strategy::{Agreement, Transfer};
+use crate::replica::{ReplicaInfo, RowId};
+use crate::ring::{Device, DeviceId, Ring};
+use crate::strategy::Agreement;
 use crate::tally::Tally;
 
 /// Peers that do not answer, shared by the workers of a pass, so that a dead one is waited for once and not once for
@@ -173,15 +173,19 @@ impl<'a> Replicator<'a> {
         let at_home = primaries.iter().position(|device| device.id == found.device.id).filter(|_| !misplaced);
         let intent = if at_home.is_some() { Intent::Agree } else { Intent::Leave };
         let mut info = info;
+        let mut proven = None;
         for round in 0.. {
-            let sent = self.send_to_all(found, &mut broker, &info, partition, intent, tally, round > 0);
+            let sent = self.send_to_all(found, &mut broker, &info, partition, intent, tally, proven.as_ref());
             if at_home.is_some() || self.dry_run.is_some() || !self.may_remove(&sent, &info) {
                 break;
             }
             match self.remove_unless_changed(found, broker, &info, tally) {
                 Ok(None) => break,
                 // Something came in, or was taken over from a peer: the peers have to prove once more what they hold.
-                Ok(Some((reopened, changed))) if round < PROOFS => (broker, info) = (reopened, changed),
+                Ok(Some((reopened, changed))) if round < PROOFS => {
+                    (broker, info) = (reopened, changed);
+                    proven = Some(sent.delivered);
+                }
                 Ok(Some(_)) => {
                     debug!("Not deleting db {} (it keeps changing)", found.dir.dir().display());
                     break;
@@ -231,7 +235,8 @@ impl<'a> Replicator<'a> {
         Ok(true)
     }
 
-    /// Takes the database to each target in turn. `again`: the same targets were counted before.
+    /// Takes the database to each target in turn. Not the first time, the targets were counted before, and some have
+    /// `proven` to hold what it was then.
     #[allow(clippy::too_many_arguments)]
     fn send_to_all<'r>(
         &mut self,
@@ -241,25 +246,34 @@ impl<'a> Replicator<'a> {
         partition: Partition,
         intent: Intent,
         tally: &mut Tally,
-        again: bool,
+        proven: Option<&BTreeSet<DeviceId>>,
     ) -> Sent<'r>
     where
         'a: 'r,
     {
         let ring = self.ring;
         let mut targets = targets(ring, partition, found.device);
+        if targets.is_empty() && found.partition != Some(partition) {
+            // The one place where it belongs is this device, in another directory.
+            targets.extend(ring.device(found.device.id));
+        }
         let mut handoffs = ring.handoffs(partition);
-        let mut sent = Sent { targets: vec![], delivered: 0, calls: 0, stands_in: false };
+        let mut sent = Sent { targets: vec![], delivered: BTreeSet::new(), calls: 0, stands_in: false };
+        let mut again = Tally::default();
         let mut at = 0;
         while at < targets.len() {
             let target = targets[at];
             at += 1;
-            let fate = self.send_to(found, broker, info, partition, intent, target, tally);
+            let counted = if proven.is_some() { &mut again } else { &mut *tally };
+            let proven_here = proven.is_some_and(|proven| proven.contains(&target.id));
+            let fate = self.send_to(found, broker, info, partition, intent, target, proven_here, counted);
             sent.calls += 1;
             let failed = match &fate {
                 Fate::Failed => true,
                 Fate::Done(outcome) => {
-                    sent.delivered += usize::from(outcome.delivered());
+                    if outcome.delivered() {
+                        sent.delivered.insert(target.id);
+                    }
                     matches!(outcome, Outcome::Refused(_))
                 }
             };
@@ -275,12 +289,15 @@ impl<'a> Replicator<'a> {
                     ),
                 }
             }
-            match (failed, again) {
-                (true, false) => tally.fail_node(&target.replication_ip, &target.name, 1),
-                (false, false) => tally.success += 1,
-                (_, true) => {}
+            match (failed, proven) {
+                (true, None) => tally.fail_node(&target.replication_ip, &target.name, 1),
+                (false, None) => tally.success += 1,
+                (_, Some(_)) => {}
             }
         }
+        tally.bytes_sent += again.bytes_sent;
+        tally.bytes_received += again.bytes_received;
+        tally.rows_sent += again.rows_sent;
         sent.targets = targets;
         sent
     }
@@ -294,6 +311,7 @@ impl<'a> Replicator<'a> {
         partition: Partition,
         intent: Intent,
         target: &Device,
+        proven: bool,
         tally: &mut Tally,
     ) -> Fate {
         let whom = format!("{}:{}/{}", target.replication_ip, target.replication_port, target.name);
@@ -311,7 +329,8 @@ impl<'a> Replicator<'a> {
             return Fate::Failed;
         }
         let place = Place { device, partition, hash: found.dir.hash() };
-        let mut subject = Subject { node: self.node, drive: found.drive, dir: found.dir, broker, info };
+        let mut subject =
+            Subject { node: self.node, drive: found.drive, dir: found.dir, broker, info, proven };
         // A connection kept from the database before may have been closed meanwhile; a fresh one may not.
         loop {
             let (mut peer, kept) = match self.peers.remove(&address) {
@@ -382,6 +401,14 @@ impl<'a> Replicator<'a> {
         tally.rows_sent += rows_sent;
         match &outcome {
             Outcome::Nothing(Agreement::HashMatch) => tally.hashmatch += 1,
+            Outcome::Nothing(Agreement::Tied) => {
+                warn!(
+                    "{}: the replica of {whom} has rows of the same names and times that differ in size, type or etag; \
+                     nothing says which is right, each keeps its own",
+                    container()
+                );
+                tally.no_change += 1;
+            }
             Outcome::Nothing(_) => {
                 debug!("in sync with {whom}, nothing to do");
                 tally.no_change += 1;
@@ -397,12 +424,13 @@ impl<'a> Replicator<'a> {
                 tally.rsync += 1;
                 tally.full += 1;
             }
-            Outcome::Merged(transfer) => {
+            Outcome::Patched => {
                 tally.remote_merge += 1;
-                match transfer {
-                    Transfer::Delta => tally.delta += 1,
-                    Transfer::Full => tally.full += 1,
-                }
+                tally.delta += 1;
+            }
+            Outcome::Merged => {
+                tally.remote_merge += 1;
+                tally.full += 1;
             }
             Outcome::Deferred => {
                 warn!(
@@ -422,10 +450,10 @@ impl<'a> Replicator<'a> {
     /// Enough targets hold all of it (`swift/common/db_replicator.py: cleanup_post_replicate`).
     fn may_remove(&self, sent: &Sent, info: &ReplicaInfo) -> bool {
         let enough = match self.node.config.handoff_delete_within(self.ring.replica_count()) {
-            Some(enough) => sent.delivered >= enough,
-            None => sent.delivered == sent.calls,
+            Some(enough) => sent.delivered.len() >= enough,
+            None => sent.delivered.len() == sent.calls,
         };
-        if info.sharding_required || sent.stands_in || sent.delivered == 0 || !enough {
+        if info.sharding_required || sent.stands_in || sent.delivered.is_empty() || !enough {
             let reason = if info.sharding_required { "it is being sharded" } else { "not everybody has it" };
             debug!("Not deleting db {}/{} ({reason})", info.account, info.container);
             return false;
@@ -471,7 +499,7 @@ impl<'a> Replicator<'a> {
 struct Sent<'r> {
     targets: Vec<&'r Device>,
     /// Targets that hold, durably, all that we have.
-    delivered: usize,
+    delivered: BTreeSet<DeviceId>,
     calls: usize,
     /// This device holds a replica in a dead one's place.
     stands_in: bool,
@@ -498,12 +526,18 @@ fn foretell(forecast: &Forecast, info: &ReplicaInfo) -> String {
         Forecast::Missing => {
             format!("full copy because it has none; about {} bytes", info.file_bytes / 2)
         }
+        Forecast::Refused(Refusal::Damaged) => {
+            let bytes = info.file_bytes / 2;
+            format!("full copy because its database is damaged and goes into quarantine; about {bytes} bytes")
+        }
         Forecast::Refused(refusal) => format!("nothing, {refusal}"),
-        Forecast::Choice(choice) => {
+        Forecast::Choice { choice, settles } => {
             let what = match choice.strategy {
+                crate::strategy::Strategy::Nothing(_) if *settles => "timestamps and metadata".to_owned(),
                 crate::strategy::Strategy::Nothing(_) => "nothing".to_owned(),
+                crate::strategy::Strategy::Rows { after: RowId::NONE, .. } => "all rows".to_owned(),
                 crate::strategy::Strategy::Rows { after, .. } => format!("rows after {after}"),
-                crate::strategy::Strategy::File => "block delta or full copy".to_owned(),
+                crate::strategy::Strategy::File { .. } => "block delta, full copy or all rows".to_owned(),
                 crate::strategy::Strategy::Deferred => "deferred".to_owned(),
             };
             let cost = match choice.cost {

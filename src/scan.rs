@@ -97,6 +97,13 @@ pub struct Scan {
     walks: VecDeque<Walk>,
 }
 
+impl Scan {
+    /// Drives that have not been walked to their end.
+    pub fn drives_left(&self) -> usize {
+        self.walks.len()
+    }
+}
+
 impl Iterator for Scan {
     type Item = Result<Found, Problem>;
 

@@ -420,11 +420,20 @@ fn time_of(seconds: f64) -> Timestamp {
 
 /// A float as Python prints it, which is what Swift puts into its SQL for tombstones.
 fn python_text(seconds: f64) -> String {
-    format!("{seconds:?}")
+    early(seconds).unwrap_or_else(|| format!("{seconds:?}"))
+}
+
+/// A time of fewer digits than timestamps have, with zeros before it. Swift leaves them out, and as text such a time is
+/// later than any: a reclaim age of thirty years, meant to keep everything, forgets everything at once.
+fn early(seconds: f64) -> Option<String> {
+    (0.0..1e9).contains(&seconds).then(|| format!("{seconds:016.5}"))
 }
 
 /// A float as SQLite turns it into text to compare it with a text column: 15 digits, at least one after the point.
 fn sqlite_text(seconds: f64) -> String {
+    if let Some(text) = early(seconds) {
+        return text;
+    }
     let text = format!("{seconds:.5}");
     let trimmed = text.trim_end_matches('0');
     if trimmed.ends_with('.') { format!("{trimmed}0") } else { trimmed.to_owned() }
@@ -455,6 +464,8 @@ mod tests {
         assert_eq!(sqlite_text(1_750_000_036.615_147_6), "1750000036.61515");
         assert_eq!(sqlite_text(1_750_000_036.5), "1750000036.5");
         assert_eq!(sqlite_text(1_750_000_000.0), "1750000000.0");
+        assert_eq!(python_text(999_999_999.5), "0999999999.50000");
+        assert_eq!(sqlite_text(0.0), "0000000000.00000");
         assert_eq!(time_of(-1.0), Timestamp::ZERO);
         assert_eq!(time_of(1.5), Timestamp::new(150_000, 0).unwrap());
     }
@@ -475,6 +486,16 @@ mod tests {
         let writer = other(broker.path());
         writer.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert_eq!(broker.reclaim(START_SECS + 900.0, START_SECS).unwrap(), Reclaimed::default());
+    }
+
+    #[test]
+    fn an_age_beyond_all_timestamps_reclaims_nothing() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        broker.merge_rows(vec![tombstone("p", 1)], None).unwrap();
+        for age in [-2e9, -1.0, 0.0, 5e8, 999_999_999.0] {
+            assert_eq!(broker.reclaim(age, age).unwrap(), Reclaimed::default(), "{age}");
+        }
     }
 
     #[test]

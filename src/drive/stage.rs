@@ -547,10 +547,15 @@ mod tests {
                 }
                 Why::OpenElsewhere => holder = Some(Holder::start(path, "")),
             });
-            assert!(
-                matches!(&outcome, Err(InstallError::Busy { why: found, .. }) if *found == why),
-                "{why:?}: {outcome:?}"
-            );
+            match outcome {
+                Err(InstallError::Busy { why: found, unused }) => {
+                    assert_eq!(found, why);
+                    // Handed back whole, for the caller to use otherwise or to let go; nothing but it is left.
+                    assert_eq!(rows(&sqlite(unused.path())), 0, "{why:?}");
+                    assert_eq!(in_tmp(&bench), [unused.path()], "{why:?}");
+                }
+                outcome => panic!("{why:?}: {outcome:?}"),
+            }
             assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new(), "{why:?}");
             let _ = fs::remove_file(journal_path(&path));
             let old = if why == Why::Moved { path.with_extension("old") } else { path };

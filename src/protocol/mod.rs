@@ -23,10 +23,13 @@ pub mod message;
 pub mod receiver;
 pub mod rows;
 pub mod sender;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use std::fmt;
 
+use crate::replica::ShardRange;
 use message::Message;
 
 /// Batches of rows on their way at once: enough to keep reading, sending and merging at the same time.
@@ -35,8 +38,13 @@ pub const BATCHES_IN_FLIGHT: u64 = 4;
 pub const WINDOWS_IN_FLIGHT: usize = 8;
 /// The most shard ranges of one container that are exchanged.
 pub const RANGES_LIMIT: usize = 50_000;
+/// What they may take together, as text: some thousand of the longest names, or all of ordinary ones.
+pub const RANGES_BYTES_LIMIT: usize = 16 << 20;
 /// Shard ranges in one message.
 pub const RANGES_PER_MESSAGE: usize = 500;
+/// Sync points in one message: far more databases than ever shared a container. What goes beyond is not told; points
+/// only save work.
+pub const POINTS_LIMIT: usize = 4096;
 /// Window digests in one message.
 pub const DIGESTS_PER_MESSAGE: usize = 4096;
 
@@ -69,6 +77,19 @@ impl fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+/// Adds a part of a peer's shard ranges to those that came before it.
+fn add_ranges(so_far: &mut Vec<ShardRange>, part: Vec<ShardRange>, more: bool) -> Result<(), Violation> {
+    if more && part.len() != RANGES_PER_MESSAGE {
+        return Err(Violation::Lie("it announced more shard ranges and had room for them"));
+    }
+    so_far.extend(part);
+    let text = |range: &ShardRange| range.name.len() + range.lower.len() + range.upper.len();
+    if so_far.len() > RANGES_LIMIT || so_far.iter().map(text).sum::<usize>() > RANGES_BYTES_LIMIT {
+        return Err(Violation::TooMany("shard ranges"));
+    }
+    Ok(())
+}
 
 impl Message {
     /// Its name, for errors.

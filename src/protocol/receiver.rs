@@ -117,21 +117,23 @@ impl Receiver {
             (_, Message::Meet(meet)) => step(Expects::Met, Action::Meet(meet)),
             (Expects::Anything, _) => step(Expects::Anything, Action::Wait),
             (Expects::Work { ranges: mut so_far }, Message::Ranges { ranges, more }) => {
-                so_far.extend(ranges);
-                if so_far.len() > super::RANGES_LIMIT {
-                    return Err(Violation::TooMany("shard ranges"));
-                }
+                super::add_ranges(&mut so_far, ranges, more)?;
                 if more {
                     return step(Expects::Work { ranges: so_far }, Action::Wait);
                 }
                 step(Expects::Work { ranges: vec![] }, Action::ExchangeRanges(so_far))
             }
+            // After a look at the basis the rows turned out to be cheaper.
+            (Expects::File { can_delta: true }, Message::Rows { rows }) => {
+                step(Expects::Work { ranges: vec![] }, Action::MergeRows(rows))
+            }
             (expects @ Expects::Work { .. }, Message::Rows { rows }) => {
                 step(expects, Action::MergeRows(rows))
             }
-            (expects @ Expects::Work { .. }, Message::RowsDone { through, restart, points }) => {
-                step(expects, Action::FinishRows { through, restart, points })
-            }
+            (
+                Expects::Work { .. } | Expects::File { can_delta: true },
+                Message::RowsDone { through, restart, points },
+            ) => step(Expects::Meet, Action::FinishRows { through, restart, points }),
             (Expects::Work { .. }, Message::Offer { shape, epoch }) => {
                 step(Expects::File { can_delta: true }, Action::Prepare { shape, epoch })
             }

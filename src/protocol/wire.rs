@@ -10,7 +10,7 @@
 use std::fmt;
 
 use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Settled, Shape};
-use super::rows;
+use super::{DIGESTS_PER_MESSAGE, POINTS_LIMIT, RANGES_PER_MESSAGE, rows};
 use crate::drive::DeviceName;
 use crate::hash_path::{Hash, Partition};
 use crate::replica::{
@@ -21,9 +21,11 @@ use crate::timestamp::{Stamp, Timestamp};
 
 /// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
 pub const FRAME_LIMIT: usize = 5 << 20;
-/// The most a container's metadata may take, as keys and values. Swift lets clients set 4 KiB in 90 keys; system
+/// The most a container's metadata may take, as keys, values and stamps. Swift lets clients set 4 KiB in 90 keys; system
 /// metadata and deleted keys come on top.
 pub const METADATA_LIMIT: usize = 1 << 20;
+/// The most items that metadata may have: short ones take many times in memory what they take on the wire.
+pub const METADATA_ITEMS_LIMIT: usize = 4096;
 
 /// What this end speaks. Raised when a message changes.
 pub const VERSION: u16 = 1;
@@ -295,7 +297,7 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             Message::Meet(Box::new(Meet { place: Place { device, partition, hash }, info, intent }))
         }
         tag::RANGES => Message::Ranges {
-            ranges: from.list("shard ranges", RANGE_LEAST_BYTES, Reader::range)?,
+            ranges: from.list("shard ranges", RANGES_PER_MESSAGE, Reader::range)?,
             more: from.flag("more")?,
         },
         tag::ROWS => {
@@ -304,7 +306,7 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
         tag::ROWS_DONE => Message::RowsDone {
             through: from.row_id("last row")?,
             restart: from.flag("restart")?,
-            points: from.list("sync points", 3, Reader::sync_point)?,
+            points: from.list("sync points", POINTS_LIMIT, Reader::sync_point)?,
         },
         tag::OFFER => Message::Offer {
             epoch: from.epoch()?.map(|epoch| epoch.time()),
@@ -316,7 +318,8 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
         },
         tag::LITERAL => Message::Literal(from.rest().to_vec()),
         tag::WINDOWS => {
-            Message::Windows(from.list("window digests", 16, |from| from.array("window digest"))?)
+            let digest = |from: &mut Reader<'_>| from.array("window digest");
+            Message::Windows(from.list("window digests", DIGESTS_PER_MESSAGE, digest)?)
         }
         tag::WANT => Message::Want { window: from.u32("window")?, pages: from.rest().to_vec() },
         tag::PATCH => Message::Patch {
@@ -385,9 +388,6 @@ mod tag {
     pub const WORKING: u8 = 75;
     pub const SETTLED: u8 = 76;
 }
-
-/// The fewest bytes a shard range can take: thirteen fields of one byte.
-const RANGE_LEAST_BYTES: usize = 13;
 
 /// Appends fields.
 pub(super) struct Writer(pub(super) Vec<u8>);
@@ -574,15 +574,15 @@ impl<'a> Reader<'a> {
         if text.len() > limit { Err(WireError::Field(what)) } else { Ok(text.to_owned()) }
     }
 
-    /// A list whose members take at least `least` bytes each, so that its count cannot promise what is not there.
+    /// A list of at most `limit` members, each of at least one byte, so that its count cannot promise what is not there.
     fn list<T>(
         &mut self,
         what: &'static str,
-        least: usize,
-        read: impl Fn(&mut Reader<'a>) -> Result<T, WireError>,
+        limit: usize,
+        mut read: impl FnMut(&mut Reader<'a>) -> Result<T, WireError>,
     ) -> Result<Vec<T>, WireError> {
         let count = self.number(what)?;
-        if count > (self.0.len() / least) as u64 {
+        if count > limit.min(self.0.len()) as u64 {
             return Err(WireError::Field(what));
         }
         (0..count).map(|_| read(self)).collect()
@@ -646,14 +646,20 @@ impl<'a> Reader<'a> {
         let hash = RowHash(self.array("row hash")?);
         let max_row = self.row_id("last row")?;
         let shard_max_row = self.row_id("last shard range")?;
-        let metadata = Metadata(self.list("metadata", 3, |from| {
-            Ok(MetadataItem {
-                key: from.text("metadata key")?,
-                value: from.long_text("metadata value", METADATA_LIMIT)?,
-                stamp: from.stamp("metadata stamp")?,
-            })
+        let mut room = METADATA_LIMIT;
+        let metadata = Metadata(self.list("metadata", METADATA_ITEMS_LIMIT, |from| {
+            let before = from.0.len();
+            let key = from.text("metadata key")?;
+            let value = from.long_text("metadata value", METADATA_LIMIT)?;
+            let stamp = from.stamp("metadata stamp")?;
+            let taken = before - from.0.len();
+            room = room.checked_sub(taken).ok_or(WireError::Field("metadata"))?;
+            Ok(MetadataItem { key, value, stamp })
         })?);
         let state = self.byte("sharding state")?;
+        if state > 0b1111 {
+            return Err(WireError::Field("sharding state"));
+        }
         Ok(ReplicaInfo {
             id,
             account,
@@ -696,5 +702,301 @@ impl<'a> Reader<'a> {
             9 => Refusal::Failed(self.text("reason")?),
             _ => return Err(WireError::Field("refusal")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::samples;
+    use super::*;
+
+    fn frames() -> Vec<Vec<u8>> {
+        samples().iter().map(encode).collect()
+    }
+
+    /// All that comes of a stream that arrives in these pieces.
+    fn heard<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Message>, WireError> {
+        let (mut inbox, mut messages) = (Inbox::default(), Vec::new());
+        for piece in pieces {
+            inbox.feed(piece);
+            while let Some(message) = inbox.next_message()? {
+                messages.push(message);
+            }
+        }
+        Ok(messages)
+    }
+
+    /// A frame around a body.
+    fn framed(body: &[u8]) -> Vec<u8> {
+        [&(body.len() as u32).to_be_bytes(), body].concat()
+    }
+
+    fn meet_with(change: impl FnOnce(&mut Meet)) -> Vec<u8> {
+        let Some(Message::Meet(mut meet)) = samples().into_iter().next() else { panic!("the first sample") };
+        change(&mut meet);
+        encode(&Message::Meet(meet))
+    }
+
+    #[test]
+    fn every_message_comes_back() {
+        for message in samples() {
+            assert_eq!(heard([encode(&message).as_slice()]), Ok(vec![message]));
+        }
+        for refusal in [
+            Refusal::NotMounted,
+            Refusal::Full,
+            Refusal::UnknownDevice,
+            Refusal::WrongPartition,
+            Refusal::Busy,
+            Refusal::Damaged,
+            Refusal::Sharding,
+            Refusal::TooMany,
+        ] {
+            let message = Message::Refused(refusal);
+            assert_eq!(heard([encode(&message).as_slice()]), Ok(vec![message]));
+        }
+    }
+
+    #[test]
+    fn a_stream_says_the_same_wherever_it_is_cut() {
+        let stream = frames().concat();
+        for cut in 0..=stream.len() {
+            let (first, second) = stream.split_at(cut);
+            assert_eq!(heard([first, second]), Ok(samples()), "cut at {cut}");
+        }
+        for size in [1, 2, 3, 5, 7, 64] {
+            assert_eq!(heard(stream.chunks(size)), Ok(samples()), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_not_there_before_its_last_byte() {
+        for frame in frames() {
+            assert_eq!(heard([&frame[..frame.len() - 1]]), Ok(vec![]));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_makes_another_message_or_an_error() {
+        for (frame, message) in frames().iter().zip(samples()) {
+            for bit in 0..frame.len() * 8 {
+                let mut flipped = frame.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                // A zstd frame has bits without a meaning.
+                let packed = frame[4] == tag::ROWS && bit / 8 > 4;
+                if let (Ok(heard), false) = (heard([flipped.as_slice()]), packed) {
+                    assert_ne!(heard, [message.clone()], "bit {bit} means nothing");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_cut_short_or_gone_on_is_an_error() {
+        for frame in frames() {
+            let body = &frame[4..];
+            let longer = framed(&[body, &[0]].concat());
+            // Messages that end in bytes of any number take one more, or one less, for theirs.
+            let open = matches!(body[0], tag::LITERAL | tag::WANT | tag::PATCH | tag::PAGES | tag::SIGNATURE)
+                || (body[0] == tag::ACCEPT && body.len() > 1);
+            assert_eq!(heard([longer.as_slice()]).is_ok(), open, "kind {}", body[0]);
+            if !open {
+                assert!(heard([framed(&body[..body.len() - 1]).as_slice()]).is_err(), "kind {}", body[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_has_one_byte_at_least_and_no_more_than_the_limit() {
+        let head = |bytes: u32| heard([&bytes.to_be_bytes()[..]]);
+        assert_eq!(head(0), Err(WireError::FrameLength(0)));
+        assert_eq!(head(1), Ok(vec![]));
+        assert_eq!(head(FRAME_LIMIT as u32), Ok(vec![]));
+        assert_eq!(head(FRAME_LIMIT as u32 + 1), Err(WireError::FrameLength(FRAME_LIMIT as u32 + 1)));
+        assert_eq!(head(u32::MAX), Err(WireError::FrameLength(u32::MAX)));
+        assert_eq!(&heard([b"HTTP/1.1".as_slice()]), &Err(WireError::FrameLength(0x4854_5450)));
+        let literal = |bytes: usize| framed(&[&[tag::LITERAL][..], &vec![7; bytes]].concat());
+        assert!(heard([literal(FRAME_LIMIT - 1).as_slice()]).is_ok());
+        assert!(heard([literal(FRAME_LIMIT).as_slice()]).is_err());
+        assert!(heard([literal(0).as_slice()]).is_ok());
+    }
+
+    #[test]
+    fn a_header_takes_no_memory_for_what_it_announces() {
+        let mut inbox = Inbox::default();
+        inbox.feed(&(FRAME_LIMIT as u32).to_be_bytes());
+        assert_eq!(inbox.next_message(), Ok(None));
+        assert!(inbox.pending.capacity() < 1024);
+    }
+
+    #[test]
+    fn lists_have_limits() {
+        let windows = |count: usize| encode(&Message::Windows(vec![[1; 16]; count]));
+        let points = |count: usize| {
+            let point = SyncPoint { remote_id: ReplicaId::new("i").unwrap(), point: RowId(1) };
+            encode(&Message::RowsDone { through: RowId(1), restart: false, points: vec![point; count] })
+        };
+        let ranges = |count: usize| {
+            let Some(Message::Ranges { ranges, .. }) = samples().into_iter().nth(1) else { panic!("ranges") };
+            encode(&Message::Ranges { ranges: vec![ranges[0].clone(); count], more: false })
+        };
+        let metadata = |count: usize| {
+            let item =
+                |nth| MetadataItem { key: format!("k{nth}"), value: String::new(), stamp: Stamp::unset() };
+            meet_with(|meet| meet.info.metadata = Metadata((0..count).map(item).collect()))
+        };
+        let says = |frame: Vec<u8>| heard([frame.as_slice()]).map(|heard| heard.len());
+        type Make<'a> = &'a dyn Fn(usize) -> Vec<u8>;
+        let lists: [(Make, usize, &str); 4] = [
+            (&windows, DIGESTS_PER_MESSAGE, "window digests"),
+            (&points, POINTS_LIMIT, "sync points"),
+            (&ranges, RANGES_PER_MESSAGE, "shard ranges"),
+            (&metadata, METADATA_ITEMS_LIMIT, "metadata"),
+        ];
+        for (list, limit, name) in lists {
+            for count in [0, 1, limit] {
+                assert_eq!(says(list(count)), Ok(1), "{count} {name}");
+            }
+            assert_eq!(says(list(limit + 1)), Err(WireError::Field(name)));
+        }
+        // A count of more than the frame has bytes.
+        assert_eq!(says(framed(&[tag::WINDOWS, 100, 1, 1])), Err(WireError::Field("window digests")));
+    }
+
+    #[test]
+    fn texts_and_metadata_have_limits() {
+        let account = |bytes| meet_with(|meet| meet.info.account = "x".repeat(bytes));
+        let value = |bytes| {
+            let stamp = Stamp::unset();
+            let item = MetadataItem { key: "k".into(), value: "x".repeat(bytes), stamp };
+            meet_with(|meet| meet.info.metadata = Metadata(vec![item]))
+        };
+        let says = |frame: Vec<u8>| heard([frame.as_slice()]).map(|heard| heard.len());
+        // The key and the stamp with their lengths, and the length of the value.
+        let most = METADATA_LIMIT - 4 - 3;
+        for bytes in [0, 1, TEXT_LIMIT] {
+            assert_eq!(says(account(bytes)), Ok(1), "{bytes} bytes of text");
+        }
+        assert_eq!(says(account(TEXT_LIMIT + 1)), Err(WireError::Field("account")));
+        for bytes in [0, 1, most] {
+            assert_eq!(says(value(bytes)), Ok(1), "{bytes} bytes of metadata");
+        }
+        assert_eq!(says(value(most + 1)), Err(WireError::Field("metadata")));
+        let many = (0..9).map(|nth| MetadataItem {
+            key: format!("k{nth}"),
+            value: "x".repeat(METADATA_LIMIT / 8),
+            stamp: Stamp::unset(),
+        });
+        let together = meet_with(|meet| meet.info.metadata = Metadata(many.collect()));
+        assert_eq!(says(together), Err(WireError::Field("metadata")));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_two_characters() {
+        let long = Message::Refused(Refusal::Failed("ä".repeat(TEXT_LIMIT)));
+        let expected = Message::Refused(Refusal::Failed("ä".repeat(TEXT_LIMIT / 2)));
+        assert_eq!(heard([encode(&long).as_slice()]), Ok(vec![expected]));
+    }
+
+    #[test]
+    fn names_that_could_be_paths_are_no_devices() {
+        for name in ["..", ".", "", "a/b", "../d0", "d0\0", "d 0"] {
+            let mut body = vec![tag::MEET, name.len() as u8];
+            body.extend_from_slice(name.as_bytes());
+            assert_eq!(heard([framed(&body).as_slice()]), Err(WireError::Field("device name")), "{name:?}");
+        }
+        for id in ["..", ".", "", "a/b", "a\0"] {
+            let mut body = vec![tag::EQUAL, id.len() as u8];
+            body.extend_from_slice(id.as_bytes());
+            assert_eq!(heard([framed(&body).as_slice()]), Err(WireError::Field("replica id")), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_are_named() {
+        for kind in [0, 11, 64, 77, 255] {
+            assert_eq!(heard([framed(&[kind]).as_slice()]), Err(WireError::UnknownMessage(kind)));
+        }
+    }
+
+    #[test]
+    fn numbers_end_at_64_bits() {
+        let number = |bytes: &[u8]| Reader(bytes).number("n");
+        for value in [0, 1, 127, 128, 16383, 16384, u64::MAX] {
+            let mut out = Writer(vec![]);
+            out.number(value);
+            assert_eq!(number(&out.0), Ok(value));
+        }
+        for value in [0, -1, 1, i64::MIN, i64::MAX] {
+            let mut out = Writer(vec![]);
+            out.signed(value);
+            assert_eq!(Reader(&out.0).signed("n"), Ok(value));
+        }
+        let mut longest = [0xff; 10];
+        longest[9] = 1;
+        assert_eq!(number(&longest), Ok(u64::MAX));
+        longest[9] = 2;
+        assert!(number(&longest).is_err());
+        assert!(number(&[0x80; 11]).is_err());
+        assert!(number(&[0x80]).is_err());
+        assert!(number(&[]).is_err());
+    }
+
+    #[test]
+    fn a_greeting_says_which_protocol_version_and_security() {
+        let ours = Greeting::ours().encode();
+        assert_eq!(Greeting::decode(ours), Ok(Greeting::ours()));
+        assert_eq!(Greeting::decode(*b"HTTP/1.1"), Err(WireError::OtherProtocol(*b"HTTP")));
+        assert_eq!(Greeting::decode(*b"@RSYNCD:"), Err(WireError::OtherProtocol(*b"@RSY")));
+        let newer = Greeting { version: VERSION + 1, security: 0 }.encode();
+        assert_eq!(Greeting::decode(newer), Err(WireError::OtherVersion(VERSION + 1)));
+        let secured = Greeting { version: VERSION, security: 1 }.encode();
+        assert_eq!(Greeting::decode(secured), Err(WireError::OtherSecurity(1)));
+        // Kept for later: whoever sets it today means nothing by it that we know.
+        assert_eq!(
+            Greeting::decode([ours[0], ours[1], ours[2], ours[3], ours[4], ours[5], 0, 9]),
+            Ok(Greeting::ours())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_messages_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = heard([bytes.as_slice()]);
+            let _ = heard([framed(&bytes).as_slice()]);
+        }
+
+        #[test]
+        fn any_bytes_under_a_known_kind_are_a_message_or_an_error(
+            kind in prop::sample::select(samples().iter().map(|message| encode(message)[4]).collect::<Vec<_>>()),
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let frame = framed(&[&[kind], bytes.as_slice()].concat());
+            if let Ok(heard) = heard([frame.as_slice()]) {
+                for message in heard {
+                    // Whatever was taken can be said again, and means the same.
+                    let again = encode(&message);
+                    let mut inbox = Inbox::default();
+                    inbox.feed(&again);
+                    prop_assert_eq!(inbox.next_message(), Ok(Some(message)));
+                }
+            }
+        }
+
+        #[test]
+        fn damage_anywhere_in_a_stream_never_panics(
+            at in any::<prop::sample::Index>(),
+            with in proptest::collection::vec(any::<u8>(), 0..9),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut stream = frames().concat();
+            let start = at.index(stream.len());
+            let end = (start + with.len() / 2).min(stream.len());
+            stream.splice(start..end, with);
+            let (first, second) = stream.split_at(cut.index(stream.len()));
+            let _ = heard([first, second]);
+        }
     }
 }

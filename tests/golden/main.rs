@@ -4,6 +4,7 @@
 //! directory of the same layout. A vector that no module knows is a failure, not a skip.
 
 mod databases;
+mod nodes;
 mod vectors;
 
 mod chexor;
@@ -29,6 +30,7 @@ mod sharded;
 mod sync_points;
 mod timestamps;
 mod update_item;
+mod whole_files;
 mod merge_rules;
 
 /// Every entry of the vectors' directory has a module here; `builders` waits for the ring builder.

@@ -11,7 +11,7 @@ use super::databases::{
 };
 use super::vectors::{json, knows};
 
-/// Whole files arriving: no broker's business alone.
+/// Whole files arriving: no broker's business alone, see `whole_files`.
 const WHOLE_FILES: [&str; 6] = [
     "12-rsync-then-merge",
     "13-rsync-then-merge-nothing-arrived",
