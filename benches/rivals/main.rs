@@ -104,8 +104,9 @@ fn main() {
 fn contenders(root: &Path) -> Vec<Box<dyn Contender>> {
     let mut found: Vec<Box<dyn Contender>> = vec![Box::new(ours::Agents::new(&root.join("ours")))];
     if machine::has("rsync") {
-        found.push(Box::new(rsync::Rsync::new(&root.join("rsync-z"), rsync::Way::Delta)));
-        found.push(Box::new(rsync::Rsync::new(&root.join("rsync-whole"), rsync::Way::WholeFile)));
+        for way in [rsync::Way::Delta, rsync::Way::WholeFile, rsync::Way::WholeFileSynced] {
+            found.push(Box::new(rsync::Rsync::new(&root.join(format!("rsync-{way:?}")), way)));
+        }
     } else {
         println!("######## SKIPPED: rsync is not installed ########");
     }

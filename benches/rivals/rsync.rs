@@ -21,6 +21,8 @@ pub enum Way {
     Delta,
     /// The whole file, uncompressed: how Swift ships a database.
     WholeFile,
+    /// The same, and on the disk before rsync says that it is done, as our agents do it.
+    WholeFileSynced,
 }
 
 /// A daemon of its own for each run.
@@ -63,6 +65,7 @@ impl Contender for Rsync {
         match self.way {
             Way::Delta => "rsync -z",
             Way::WholeFile => "rsync --whole-file",
+            Way::WholeFileSynced => "rsync -W --fsync",
         }
     }
 
@@ -79,6 +82,7 @@ impl Contender for Rsync {
         command.args(match self.way {
             Way::Delta => ["--no-whole-file", "-z"].as_slice(),
             Way::WholeFile => &["--whole-file"],
+            Way::WholeFileSynced => &["--whole-file", "--fsync"],
         });
         command.arg(&source).arg(format!("rsync://127.0.0.1:{port}/m/received.db"));
         let finished = run(&mut command, Some(&server.0));
