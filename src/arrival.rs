@@ -141,7 +141,7 @@ impl Arrival<'_> {
             let mut arrived = Broker::open_file(staged.path())?;
             ours.flush_pending()?;
             let before = LiveFile::open_read(&path).and_then(|live| live.stamp()).map_err(io_in(&path))?;
-            last = copy_rows(&mut ours, &mut arrived, last, tick)?;
+            last = copy_rows(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
             let info = ours.info()?;
             let now = Timestamp::at(SystemTime::now());
             arrived.merge_metadata(&info.metadata)?;
@@ -204,7 +204,7 @@ impl Arrival<'_> {
     fn merge_in_place(&self, staged: &Staged, tick: Tick) -> Result<(), ArrivalError> {
         let mut arrived = Broker::open_file(staged.path())?;
         let mut ours = Broker::open(self.dir)?;
-        copy_rows(&mut arrived, &mut ours, RowId::NONE, tick)?;
+        copy_rows(&mut arrived, &mut ours, RowId::NONE, ROWS_AT_ONCE, tick)?;
         ours.merge_sync_points(&arrived.sync_points(Direction::Incoming)?, Direction::Incoming)?;
         ours.set_sync_point(self.sender, self.max_row, Direction::Incoming)?;
         ours.set_sync_point(self.sender, RowId::NONE, Direction::Outgoing)?;
@@ -231,7 +231,7 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
             let dir = drive.hash_dir(part_shift.partition(&leftover.hash), leftover.hash);
             let mut late = Broker::open_file(&leftover.path)?;
             let mut ours = Broker::open(&dir)?;
-            copy_rows(&mut late, &mut ours, RowId::NONE, &mut || true)?;
+            copy_rows(&mut late, &mut ours, RowId::NONE, ROWS_AT_ONCE, &mut || true)?;
             drop((late, ours));
             let live = LiveFile::open_read_write(&leftover.path).map_err(io_in(&leftover.path))?;
             if live.open_elsewhere() {
@@ -250,13 +250,19 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
 
 /// Merges all rows after a point from one database into another; returns the last one seen. What comes in meanwhile is
 /// left for another time, or a steady writer would keep us here for ever.
-fn copy_rows(from: &mut Broker, to: &mut Broker, after: RowId, tick: Tick) -> Result<RowId, ArrivalError> {
+fn copy_rows(
+    from: &mut Broker,
+    to: &mut Broker,
+    after: RowId,
+    at_once: usize,
+    tick: Tick,
+) -> Result<RowId, ArrivalError> {
     let (mut last, end) = (after, from.max_row()?);
     loop {
         if last >= end {
             return Ok(last);
         }
-        let rows = from.rows_after(last, ROWS_AT_ONCE)?;
+        let rows = from.rows_after(last, at_once)?;
         let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
         to.merge_rows(rows, None)?;
         last = id;
@@ -270,6 +276,8 @@ fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
     move |error| ArrivalError::Drive(DriveError::io(path, error))
 }
 
+/// Rows in one transaction on a file that nobody else waits for: a few MiB of them.
+const ROWS_AT_ONCE_PRIVATELY: usize = 5000;
 /// Rows in one transaction: few enough that a writer who waits for it hardly notices.
 const ROWS_AT_ONCE: usize = 1000;
 /// How often rows that came in are merged before a busy database is left in its place.

@@ -104,8 +104,12 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
         };
         let message = match message {
             Err(PeerError::Gone) if visit.as_ref().is_none_or(Visit::is_quiet) => return Ok(()),
+            // Nothing was asked for a long time. Whoever wants more calls again.
+            Err(PeerError::TooSlow(_)) if visit.is_none() && !peer.is_mid_message() => return Ok(()),
             // An open exchange in which nothing is under way may as well be a pause between databases.
-            Err(PeerError::TooSlow(_)) if visit.as_ref().is_some_and(Visit::is_quiet) => {
+            Err(PeerError::TooSlow(_))
+                if !peer.is_mid_message() && visit.as_ref().is_some_and(Visit::is_quiet) =>
+            {
                 visit = None;
                 continue;
             }
@@ -115,7 +119,8 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
         receiver = next;
         if let Action::Meet(meet) = action {
             drop(visit.take());
-            let (met, said) = match Visit::begin(node, *meet) {
+            // Who waits for a lock on the database keeps the peer waiting, and must say so.
+            let (met, said) = match peer.while_working(|| Visit::begin(node, *meet))? {
                 Ok((begun, said)) => {
                     receiver = receiver.met(begun.broker.is_some());
                     (Some(begun), said)
@@ -335,7 +340,7 @@ impl<'a> Visit<'a> {
         peer: &mut Peer<S>,
         ranges: Vec<ShardRange>,
     ) -> Result<(), Trouble> {
-        let merged = self.with_broker(|broker| {
+        let merged = self.with_broker(peer, |broker| {
             broker.merge_shard_ranges(ranges)?;
             broker.shard_ranges()
         })?;
@@ -347,6 +352,7 @@ impl<'a> Visit<'a> {
         let Some(through) = rows.last().and_then(|row| row.row_id) else {
             return Err(Violation::Lie("a batch without rows").into());
         };
+        self.file = None;
         if self.share.is_none() {
             self.share = Some(self.take_share(ROWS_SHARE_BYTES)?);
             self.check_room(0)?;
@@ -369,7 +375,7 @@ impl<'a> Visit<'a> {
         points: &[SyncPoint],
     ) -> Result<(), Trouble> {
         let sender = self.meet.info.id.clone();
-        let info = self.with_broker(|broker| {
+        let info = self.with_broker(peer, |broker| {
             if restart {
                 broker.set_sync_point(&sender, through, Direction::Incoming)?;
                 // The sender saw that points are wrong; what it is thought to hold of us may be wrong as well.
@@ -579,7 +585,7 @@ impl<'a> Visit<'a> {
         } else if file.digest.finish() != digest {
             return Err(Refusal::Failed("the file arrived damaged".to_owned()).into());
         }
-        self.check_arrived(&file.staged)?;
+        self.check_arrived(peer, &file.staged)?;
         let had_one = self.broker.take().is_some();
         let arrival = Arrival {
             dir: &self.dir,
@@ -611,23 +617,27 @@ impl<'a> Visit<'a> {
         Ok(Progress::Over)
     }
 
-    /// An arrived file must be a container's database, and of this container.
-    fn check_arrived(&self, staged: &Staged) -> Result<(), Trouble> {
-        let checked = Broker::open_file(staged.path()).and_then(|mut broker| broker.info());
-        let info =
-            checked.map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
-        if (&info.account, &info.container) != (&self.meet.info.account, &self.meet.info.container) {
-            return Err(Refusal::Failed("the file is of another container".to_owned()).into());
-        }
+    /// An arrived file must be a container's database, of this container, and hold together: its digest only says that it
+    /// is the sender's, whose disk may have spoilt it.
+    fn check_arrived<S: Stream>(&self, peer: &mut Peer<S>, staged: &Staged) -> Result<(), Trouble> {
+        let (path, info) = (staged.path(), &self.meet.info);
+        let check = || {
+            let mut arrived = Broker::open_file(path)?;
+            arrived.verify(&info.account, &info.container)?;
+            arrived.info()
+        };
+        peer.while_working(check)?
+            .map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
         Ok(())
     }
 
-    fn with_broker<T>(
+    fn with_broker<S: Stream, T: Send>(
         &mut self,
-        work: impl FnOnce(&mut Broker) -> Result<T, BrokerError>,
+        peer: &mut Peer<S>,
+        work: impl FnOnce(&mut Broker) -> Result<T, BrokerError> + Send,
     ) -> Result<T, Trouble> {
         let broker = self.broker.as_mut().expect("only heard where there is a database");
-        work(broker).map_err(|error| refuse_broker(&self.dir, error).into())
+        peer.while_working(|| work(broker))?.map_err(|error| refuse_broker(&self.dir, error).into())
     }
 
     fn take_share(&self, bytes: u64) -> Result<Share, Refusal> {

@@ -18,7 +18,7 @@ use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
 use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{Direction, ReplicaInfo, RowId, SyncPoint};
-use crate::strategy::{self, Choice, Transfer};
+use crate::strategy::Choice;
 use crate::timestamp::Timestamp;
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
@@ -144,8 +144,8 @@ impl Subject<'_> {
                             self.broker.merge_shard_ranges(ranges)?;
                             break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
-                        Action::SendRows { after } => {
-                            let (last, count) = self.send_rows(peer, after)?;
+                        Action::SendRows { after, in_bulk } => {
+                            let (last, count) = self.send_rows(peer, after, in_bulk)?;
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
                         }
@@ -156,8 +156,8 @@ impl Subject<'_> {
                             shipping = Some(open);
                         }
                         Action::Weigh(basis) => {
-                            let transfer = file(&mut shipping).weigh(&basis)?;
-                            break 'step sender.weighed(transfer);
+                            let share_equal = file(&mut shipping).weigh(&basis)?;
+                            break 'step sender.weighed(share_equal);
                         }
                         Action::SendFile => {
                             if let Some(heard) = file(&mut shipping).send(peer)? {
@@ -260,8 +260,9 @@ impl Subject<'_> {
         &mut self,
         peer: &mut Peer<S>,
         after: RowId,
+        in_bulk: bool,
     ) -> Result<(RowId, u64), ExchangeError> {
-        let limit = self.node.config.per_diff.min(ROWS_LIMIT);
+        let limit = if in_bulk { ROWS_IN_BULK } else { self.node.config.per_diff.min(ROWS_LIMIT) };
         let mut rows = self.broker.rows_after(after, limit)?;
         let mut bytes = 0;
         let fitting = rows.iter().take_while(|row| {
@@ -353,10 +354,10 @@ impl Shipping {
         ExchangeError::Drive(DriveError::io(self.snapshot.path(), error))
     }
 
-    /// Compares a sample of the peer's pages with ours.
-    fn weigh(&self, basis: &Basis) -> Result<Transfer, ExchangeError> {
+    /// Compares a sample of the peer's pages with ours; the part that is equal, if they can be compared.
+    fn weigh(&self, basis: &Basis) -> Result<Option<f64>, ExchangeError> {
         if basis.page_bytes != self.shape.page_bytes {
-            return Ok(Transfer::Full);
+            return Ok(None);
         }
         let page_bytes = u64::from(self.shape.page_bytes);
         let pages = basis.file_bytes.min(self.shape.file_bytes) / page_bytes;
@@ -371,11 +372,7 @@ impl Shipping {
         if theirs.len() != ours.len() {
             return Err(Violation::Lie("a sample of another size").into());
         }
-        Ok(strategy::transfer(
-            self.shape.page_bytes,
-            Some(basis.page_bytes),
-            delta::share_equal(&ours, &theirs),
-        ))
+        Ok(Some(delta::share_equal(&ours, &theirs)))
     }
 
     /// Sends every window; stops early if the peer refuses.
@@ -476,6 +473,8 @@ impl Shipping {
     }
 }
 
+/// Rows in a batch where all rows go.
+const ROWS_IN_BULK: usize = 5000;
 /// How often a crashed writer's journal is rolled back before we give up.
 const HOT_JOURNAL_TRIES: usize = 3;
 /// How long we wait for writers, and they for us, at most.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -189,10 +190,18 @@ impl<S: Stream> Peer<S> {
     /// # Errors
     /// As [`Peer::say`]; the work is done to its end all the same.
     pub fn while_working<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> Result<T, PeerError> {
+        let (waiter, done) = (thread::current(), AtomicBool::new(false));
+        let done = &done;
         thread::scope(|scope| {
-            let worker = scope.spawn(work);
+            let worker = scope.spawn(move || {
+                let result = work();
+                done.store(true, Ordering::Release);
+                waiter.unpark();
+                result
+            });
             let mut alive = Ok(());
-            while !worker.is_finished() {
+            // Finished without being done is a panic, which is passed on.
+            while !done.load(Ordering::Acquire) && !worker.is_finished() {
                 thread::park_timeout(WORK_PAUSE);
                 if alive.is_ok() {
                     alive = self.still_here();
@@ -272,6 +281,11 @@ impl<S: Stream> Peer<S> {
         Ok(message)
     }
 
+    /// Part of a message has come, and the rest has not.
+    pub fn is_mid_message(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
     /// Payload bytes sent and received so far.
     pub fn bytes(&self) -> (u64, u64) {
         (self.bytes_sent, self.bytes_received)
@@ -331,8 +345,8 @@ impl<S: Stream> Peer<S> {
 
 /// How long a peer may be at work on one thing. Merging half a billion rows takes less.
 const WORK_LIMIT: Duration = Duration::from_secs(4 * 3600);
-/// How often the end of long work is looked for.
-const WORK_PAUSE: Duration = Duration::from_millis(1);
+/// How long to look away from long work, which calls us when it is done.
+const WORK_PAUSE: Duration = Duration::from_millis(20);
 /// What is read of a message that may be a short one.
 const WAITING_PIECE_BYTES: usize = 4 << 10;
 /// What is read from a stream at once.

@@ -24,7 +24,7 @@ use crate::protocol::message::{Intent, Place, Refusal};
 use crate::protocol::sender::Outcome;
 use crate::replica::{ReplicaInfo, RowId};
 use crate::ring::{Device, DeviceId, Ring};
-use crate::strategy::{Agreement, Transfer};
+use crate::strategy::Agreement;
 use crate::tally::Tally;
 
 /// Peers that do not answer, shared by the workers of a pass, so that a dead one is waited for once and not once for
@@ -424,12 +424,13 @@ impl<'a> Replicator<'a> {
                 tally.rsync += 1;
                 tally.full += 1;
             }
-            Outcome::Merged(transfer) => {
+            Outcome::Patched => {
                 tally.remote_merge += 1;
-                match transfer {
-                    Transfer::Delta => tally.delta += 1,
-                    Transfer::Full => tally.full += 1,
-                }
+                tally.delta += 1;
+            }
+            Outcome::Merged => {
+                tally.remote_merge += 1;
+                tally.full += 1;
             }
             Outcome::Deferred => {
                 warn!(
@@ -536,7 +537,7 @@ fn foretell(forecast: &Forecast, info: &ReplicaInfo) -> String {
                 crate::strategy::Strategy::Nothing(_) => "nothing".to_owned(),
                 crate::strategy::Strategy::Rows { after: RowId::NONE, .. } => "all rows".to_owned(),
                 crate::strategy::Strategy::Rows { after, .. } => format!("rows after {after}"),
-                crate::strategy::Strategy::File => "block delta or full copy".to_owned(),
+                crate::strategy::Strategy::File { .. } => "block delta, full copy or all rows".to_owned(),
                 crate::strategy::Strategy::Deferred => "deferred".to_owned(),
             };
             let cost = match choice.cost {

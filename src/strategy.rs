@@ -22,8 +22,12 @@ pub enum Strategy {
         /// The sync points about us are wrong: what is sent ends in a point that *replaces* the peer's.
         restart: bool,
     },
-    /// Ship the file, as a delta or whole, and merge it there.
-    File,
+    /// Ship the file, as a delta or whole, and merge it there; or, if it turns out to have little in common with the
+    /// peer's, the rows after all.
+    File {
+        /// Where those rows would start.
+        instead_of: RowId,
+    },
     /// The container is being sharded: rows must not be sent.
     Deferred,
 }
@@ -91,6 +95,8 @@ pub struct Cost {
     pub wire_bytes: u64,
     /// Rows that the peer must look at, at most.
     pub merge_rows: u64,
+    /// Those of them that it has to insert.
+    pub new_rows: u64,
 }
 
 /// A strategy, the reason for it and its price.
@@ -158,71 +164,118 @@ pub fn choose(situation: &Situation) -> Choice {
     rows_or_file(situation, point, false, Reason::Behind)
 }
 
-/// The rows after `after`, unless the file is cheaper.
+/// The rows after `after`, unless the file is cheaper, or may be: where two large replicas have no point in common, a
+/// sample of their pages tells what is, before anything is sent ([`transfer`]).
 fn rows_or_file(situation: &Situation, after: RowId, restart: bool, reason: Reason) -> Choice {
-    let rows = rows_cost(situation.mine, after);
-    let file = file_cost(situation.mine, situation.theirs);
-    let by_file = file.seconds() + FILE_FIXED_SECS < rows.seconds();
-    if by_file && mergeable_as_a_file(situation) {
+    let Situation { mine, theirs, .. } = *situation;
+    let rows = rows_cost(mine, theirs, after);
+    let file = file_cost(mine, theirs);
+    let worth_a_sample = after == RowId::NONE && mine.max_row.min(theirs.max_row) >= RowId(SAMPLE_ROWS);
+    let by_file = worth_a_sample || file.seconds(mine.file_bytes) < rows.seconds(0);
+    // A peer that is being sharded must not be given a file (`swift/container/replicator.py: rsync_then_merge`).
+    if by_file && !theirs.sharding_initiated {
         let reason = if reason == Reason::Behind { Reason::FarBehind } else { reason };
-        Choice { strategy: Strategy::File, reason, cost: file }
+        Choice { strategy: Strategy::File { instead_of: after }, reason, cost: file }
     } else {
         Choice { strategy: Strategy::Rows { after, restart }, reason, cost: rows }
     }
 }
 
-/// A peer that is being sharded must not be given a file (`swift/container/replicator.py: rsync_then_merge`).
-fn mergeable_as_a_file(situation: &Situation) -> bool {
-    !situation.theirs.sharding_initiated
-}
-
 /// What sending the rows after a point costs. Numbers of rows that are gone count too: they are few, and only a scan
 /// would tell.
-fn rows_cost(mine: &ReplicaInfo, after: RowId) -> Cost {
+fn rows_cost(mine: &ReplicaInfo, theirs: &ReplicaInfo, after: RowId) -> Cost {
+    let owned = mine.max_row.0.max(1) as u64;
     let rows = mine.max_row.0.saturating_sub(after.0.max(0)).max(0) as u64;
-    Cost { wire_bytes: rows.saturating_mul(ROW_WIRE_BYTES), merge_rows: rows }
+    let row_bytes = ROW_WIRE_BYTES.max(mine.file_bytes / owned / FILE_BYTES_PER_WIRE_BYTE);
+    // Where the point is known all of them are new; else as many as the peer has fewer.
+    let new = match after {
+        RowId::NONE => rows.saturating_sub(theirs.max_row.0.max(0) as u64),
+        _ => rows,
+    };
+    Cost { wire_bytes: rows.saturating_mul(row_bytes), merge_rows: rows, new_rows: new }
 }
 
-/// What shipping the file costs, knowing nothing of what the two files share.
+/// What shipping the file costs, knowing nothing of what the two files share. The peer's own rows are merged into it.
 fn file_cost(mine: &ReplicaInfo, theirs: &ReplicaInfo) -> Cost {
     let smaller = mine.file_bytes.min(theirs.file_bytes);
     let fresh = mine.file_bytes - smaller;
-    Cost { wire_bytes: fresh / 2 + smaller / 4, merge_rows: 0 }
+    Cost { wire_bytes: fresh / 2 + smaller / 4, merge_rows: theirs.max_row.0.max(0) as u64, new_rows: 0 }
 }
 
 impl Cost {
-    /// Seconds over a link of [`LINK_BYTES_PER_SEC`] to a peer that merges [`MERGE_ROWS_PER_SEC`].
-    fn seconds(&self) -> f64 {
-        self.wire_bytes as f64 / LINK_BYTES_PER_SEC + self.merge_rows as f64 / MERGE_ROWS_PER_SEC
+    /// Seconds over a link of [`LINK_BYTES_PER_SEC`] to a peer that merges rows at the rates below and handles a file of
+    /// so many bytes, 0 for none.
+    fn seconds(&self, file_bytes: u64) -> f64 {
+        let file = match file_bytes {
+            0 => 0.0,
+            bytes => FILE_FIXED_SECS + bytes as f64 / FILE_BYTES_PER_SEC,
+        };
+        let known = self.merge_rows.saturating_sub(self.new_rows);
+        file + self.wire_bytes as f64 / LINK_BYTES_PER_SEC
+            + known as f64 / KNOWN_ROWS_PER_SEC
+            + self.new_rows as f64 / NEW_ROWS_PER_SEC
     }
 }
 
-/// How a file travels.
+/// How a file, or what is sent instead of it, travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
     /// Blocks of the peer's file are reused.
     Delta,
     /// All of it is sent.
     Full,
+    /// Not the file, after all: its rows are cheaper.
+    Rows,
 }
 
-/// Delta where a basis of the same page size shares enough with our file; `share_equal` is the part (0 to 1) of
-/// sampled pages that were equal in both.
-pub fn transfer(page_bytes: u32, basis_page_bytes: Option<u32>, share_equal: f64) -> Transfer {
-    match basis_page_bytes {
-        Some(basis) if basis == page_bytes && share_equal >= WORTH_REUSING => Transfer::Delta,
-        _ => Transfer::Full,
+/// How to go on when the peer's file is known a little: `share_equal` is the part (0 to 1) of sampled pages that were
+/// equal in both, `None` if there is nothing to compare; `after` is where rows would start.
+pub fn transfer(
+    mine: &ReplicaInfo,
+    theirs: &ReplicaInfo,
+    after: RowId,
+    share_equal: Option<f64>,
+) -> Transfer {
+    let rows = rows_cost(mine, theirs, after);
+    let mut file = file_cost(mine, theirs);
+    match share_equal.filter(|share| *share >= WORTH_REUSING) {
+        Some(share) => {
+            let common = mine.file_bytes.min(theirs.file_bytes);
+            let differing = mine.file_bytes - (common as f64 * share) as u64;
+            // Little of a page that differs is new.
+            file.wire_bytes = differing / 8;
+            let far_fewer_bytes = file.wire_bytes < rows.wire_bytes / 4;
+            match far_fewer_bytes || file.seconds(mine.file_bytes) < rows.seconds(0) {
+                true => Transfer::Delta,
+                false => Transfer::Rows,
+            }
+        }
+        None => {
+            file.wire_bytes = mine.file_bytes / 2;
+            match file.seconds(mine.file_bytes) < rows.seconds(0) {
+                true => Transfer::Full,
+                false => Transfer::Rows,
+            }
+        }
     }
 }
 
 /// A packed and compressed row, as measured over rows like those of a photo archive.
-const ROW_WIRE_BYTES: u64 = 42;
-/// What a peer merges through the row triggers, in rows of random names per second.
-const MERGE_ROWS_PER_SEC: f64 = 60_000.0;
+const ROW_WIRE_BYTES: u64 = 33;
+/// How many bytes of a file come to one byte of its rows, packed and compressed: 145 and 33 in such an archive.
+const FILE_BYTES_PER_WIRE_BYTE: u64 = 4;
+/// Rows of random names that a peer inserts in a second.
+const NEW_ROWS_PER_SEC: f64 = 80_000.0;
+/// Rows that a peer looks up in a second, only to find that it has them.
+const KNOWN_ROWS_PER_SEC: f64 = 220_000.0;
 /// A gigabit link, which is what storage nodes have at the least.
 const LINK_BYTES_PER_SEC: f64 = 110e6;
 /// Shipping a file stages, syncs and installs it; rows need none of that.
 const FILE_FIXED_SECS: f64 = 0.5;
+/// What the two ends together copy, digest, compress and sync of a file in a second.
+const FILE_BYTES_PER_SEC: f64 = 150e6;
+/// Replicas from so many rows on are worth a look at a few of their pages before all rows are sent.
+const SAMPLE_ROWS: i64 = 50_000;
 /// Below this share of equal pages, digests and signatures cost more than they save.
 const WORTH_REUSING: f64 = 0.05;
 
@@ -371,8 +424,8 @@ mod tests {
         assert_eq!((leaving(&tied, 10).strategy, leaving(&tied, 10).reason), (ALL, Leaving));
     }
 
-    /// A file of 100 MiB, of which the peer has none or all: about 0.5 s and 0.3 or 0.7 s on the wire, as long as some
-    /// 50 or 70 thousand rows.
+    /// A file of 100 MiB with rows of 100 bytes, of which the peer has next to none or all: the file costs about two
+    /// seconds, as long as some 140 thousand rows.
     #[test]
     fn the_file_goes_where_it_costs_less_than_the_rows() {
         let far = |missing: i64, their_bytes: u64| {
@@ -380,19 +433,31 @@ mod tests {
             chosen(false, points, |_, theirs| theirs.file_bytes = their_bytes)
         };
         for their_bytes in [0, 100 << 20] {
-            let file = far(100_000, their_bytes);
-            assert_eq!((file.strategy, file.reason), (Strategy::File, FarBehind));
-            assert_eq!(far(30_000, their_bytes).strategy, rows(970_000));
+            let file = far(300_000, their_bytes);
+            let instead = Strategy::File { instead_of: RowId(700_000) };
+            assert_eq!((file.strategy, file.reason), (instead, FarBehind));
+            assert_eq!(far(50_000, their_bytes).strategy, rows(950_000));
             // The boundary itself, wherever the prices put it: one row less, and rows are cheaper.
-            let by_file = |missing: &i64| far(*missing, their_bytes).strategy == Strategy::File;
-            let first = (30_000..100_000).find(by_file).unwrap();
+            let by_file =
+                |missing: &i64| matches!(far(*missing, their_bytes).strategy, Strategy::File { .. });
+            let first = (50_000..300_000).find(by_file).unwrap();
             let (file, rows) = (far(first, their_bytes).cost, far(first - 1, their_bytes).cost);
-            assert!(rows.seconds() <= file.seconds() + FILE_FIXED_SECS);
+            assert!(rows.seconds(0) <= file.seconds(100 << 20));
             assert!((first..first + 1000).all(|missing| by_file(&missing)));
-            assert_eq!((rows.merge_rows, file.merge_rows), (first as u64 - 1, 0));
+            assert_eq!((rows.merge_rows, file.merge_rows), (first as u64 - 1, 5));
         }
         // More of the peer's file to start from makes it cheaper.
-        assert!(far(100_000, 100 << 20).cost.wire_bytes < far(100_000, 0).cost.wire_bytes);
+        assert!(far(300_000, 100 << 20).cost.wire_bytes < far(300_000, 0).cost.wire_bytes);
+    }
+
+    #[test]
+    fn large_replicas_without_a_common_point_are_looked_at_before_all_rows_go() {
+        let strategy =
+            |mine, theirs| chosen(false, Points(mine, theirs, NONE, NONE, NONE), |_, _| {}).strategy;
+        let looked_at = Strategy::File { instead_of: RowId::NONE };
+        assert_eq!(strategy(SAMPLE_ROWS, SAMPLE_ROWS), looked_at);
+        assert_eq!(strategy(SAMPLE_ROWS - 1, SAMPLE_ROWS), ALL);
+        assert_eq!(strategy(SAMPLE_ROWS, SAMPLE_ROWS - 1), ALL);
     }
 
     #[test]
@@ -406,7 +471,7 @@ mod tests {
     fn the_file_keeps_the_reason_for_which_everything_must_go() {
         let reason = |theirs, point, incoming| {
             let choice = chosen(false, Points(1_000_000, theirs, point, NONE, incoming), |_, _| {});
-            assert_eq!(choice.strategy, Strategy::File);
+            assert!(matches!(choice.strategy, Strategy::File { .. }));
             choice.reason
         };
         assert_eq!(reason(5, 1_000_000, 5), PointsDisagree);
@@ -421,23 +486,30 @@ mod tests {
             assert_eq!((choice.strategy, choice.cost.merge_rows), (rows(point), 10));
         }
         let choice = chosen(false, Points(i64::MAX, 5, NONE, NONE, NONE), |_, _| {});
-        assert_eq!(choice.strategy, Strategy::File);
+        assert_eq!(choice.strategy, Strategy::File { instead_of: RowId::NONE });
     }
 
     #[test]
-    fn a_delta_needs_pages_of_one_size_and_a_twentieth_of_them_equal() {
+    fn what_the_sample_shows_decides_how_everything_travels() {
+        let sized = |max_row: i64, file_bytes: u64| ReplicaInfo { file_bytes, ..replica(1, max_row) };
+        let (large, small) = (sized(1_000_000, 145_000_000), sized(100, 53_248));
         let table = [
-            (None, 1.0, Transfer::Full),
-            (Some(4096), 0.0, Transfer::Full),
-            (Some(4096), 0.0499, Transfer::Full),
-            (Some(4096), 0.05, Transfer::Delta),
-            (Some(4096), 1.0, Transfer::Delta),
-            (Some(8192), 1.0, Transfer::Full),
+            // Much is equal: blocks of the peer's file save what little of them changed.
+            (&large, &large, Some(1.0), Transfer::Delta),
+            (&large, &large, Some(0.6), Transfer::Delta),
+            // Next to nothing is, and the peer has as many rows: it knows most of them.
+            (&large, &large, Some(0.0499), Transfer::Rows),
+            (&large, &large, Some(f64::NAN), Transfer::Rows),
+            (&large, &large, None, Transfer::Rows),
+            // The peer has next to no rows: inserting them all would take longer than taking the file.
+            (&large, &small, None, Transfer::Full),
+            (&large, &small, Some(0.0), Transfer::Full),
+            // A small file is not worth the trouble of installing it.
+            (&small, &large, None, Transfer::Rows),
         ];
-        for (basis, share, expected) in table {
-            assert_eq!(transfer(4096, basis, share), expected, "{basis:?} {share}");
+        for (at, (mine, theirs, share, expected)) in table.into_iter().enumerate() {
+            assert_eq!(transfer(mine, theirs, RowId::NONE, share), expected, "row {at}");
         }
-        assert_eq!(transfer(4096, Some(4096), f64::NAN), Transfer::Full);
     }
 
     #[test]

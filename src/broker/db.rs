@@ -165,6 +165,8 @@ pub(super) enum Use {
     Shared,
     /// A file of our own.
     Private,
+    /// Somebody's, only to be looked at.
+    Look,
 }
 
 /// One open file.
@@ -190,11 +192,21 @@ impl Db {
     pub(super) fn open(path: &Path, busy: Duration, usage: Use) -> Result<Db, BrokerError> {
         let inode = inode(path)?;
         let guard = opening(path);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let access = match usage {
+            Use::Look => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Use::Shared | Use::Private => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        };
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = connect(path, flags, busy).map_err(|fault| fault.at(path))?;
         let (path, schema) = (path.to_owned(), Schema::default());
         let mut db = Db { conn, _guard: guard, path, inode, usage, schema, schema_version: -1 };
         db.read(|_, _| Ok(()))?;
+        if usage == Use::Private {
+            // Thrown away if anything goes wrong, and synced as a whole before it is put to use.
+            db.conn
+                .execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF;")
+                .map_err(|e| db.fault(e.into()))?;
+        }
         let mode: String =
             db.conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(|e| db.fault(e.into()))?;
         if mode == "wal" {

@@ -99,6 +99,28 @@ impl Broker {
         })
     }
 
+    /// Opens a container only to look at it: nothing is written, locked for long or created, also where all is read-only.
+    /// The pending file stays as it is; ask [`Broker::stored_info`], not what flushes.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn look(home: &HashDir, patience: Patience) -> Result<Broker, BrokerError> {
+        let mut files = home.db_files().map_err(|e| BrokerError::io(home.dir(), &e))?;
+        let in_charge = files.pop().ok_or(BrokerError::Missing)?;
+        let db = Db::open(&in_charge, patience.database, Use::Look)?;
+        let retiring = files.pop().map(|path| Db::open(&path, patience.database, Use::Look)).transpose()?;
+        Ok(Broker { home: Some(home.clone()), db, retiring, patience })
+    }
+
+    /// Like [`Broker::look`], at one file, wherever it lies.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn look_at_file(path: &Path, patience: Patience) -> Result<Broker, BrokerError> {
+        let db = Db::open(path, patience.database, Use::Look)?;
+        Ok(Broker { home: None, db, retiring: None, patience })
+    }
+
     /// Creates a container that is not there yet, whole or not at all (`swift/common/db.py: initialize`).
     ///
     /// # Errors
@@ -207,6 +229,14 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn info(&mut self) -> Result<ReplicaInfo, BrokerError> {
         self.flush_pending()?;
+        self.stored_info()
+    }
+
+    /// The same without the pending rows.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn stored_info(&mut self) -> Result<ReplicaInfo, BrokerError> {
         let retiring = self.retiring_counts()?;
         let place = self.place();
         let file_bytes = fs::metadata(self.path()).map_err(|e| BrokerError::io(self.path(), &e))?.len();

@@ -2,20 +2,345 @@
 //!
 //! Names are those of Swift's columns (`swift-container-info` has them too), so that what is seen here can be looked for
 //! there. Whatever the database holds is printed with its control characters spelt out.
+//!
+//! Looking changes nothing: no pending row is taken in, no lock file made, no journal rolled back, and a file system that
+//! is mounted read-only serves as well. What keeps us from looking is said in the words of whoever has to mend it.
 
-use std::fmt::Write;
-use std::path::Path;
+use std::fmt::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::{Exit, InfoOptions, complain};
-use crate::replica::{PolicyIndex, ReplicaInfo, SyncPoint};
+use super::{Exit, InfoOptions, complain, print};
+use crate::broker::{AccountReport, Broker, BrokerError, Patience, pending};
+use crate::config::Config;
+use crate::drive::live::journal_path;
+use crate::drive::{HashDir, LiveFile};
+use crate::node::Node;
+use crate::replica::{DbState, Direction, PolicyIndex, ReplicaInfo, SyncPoint};
 use crate::report::text::{printable, size, thousands, utc};
+use crate::ring::Device;
+use crate::stop::Stop;
 use crate::timestamp::Stamp;
 
 /// Opens the database and prints what it is.
-pub fn info(_options: InfoOptions) -> Exit {
-    complain("info is not built yet")
+pub fn info(options: InfoOptions) -> Exit {
+    match inspect(&options) {
+        Ok(text) => {
+            print(&text);
+            Exit::Clean
+        }
+        Err(error) => complain(error),
+    }
+}
+
+/// Why a database cannot be looked at.
+#[derive(Debug)]
+enum InfoError {
+    /// The path names nothing.
+    Missing(PathBuf),
+    /// The path names a directory that is none of a container, or has no database in it.
+    NoDatabaseIn(PathBuf),
+    /// The system does not let us.
+    Unreadable(PathBuf, io::Error),
+    /// The file cannot be a database.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A writer is at work on it, or died at it.
+    Journal(PathBuf),
+    /// All else.
+    Broker(BrokerError),
+}
+
+impl fmt::Display for InfoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InfoError::Missing(path) => write!(f, "{}: there is no such file", path.display()),
+            InfoError::NoDatabaseIn(path) => write!(
+                f,
+                "{}: there is no database in this directory; name a .db file, or the directory of a hash",
+                path.display()
+            ),
+            InfoError::Unreadable(path, error) => {
+                write!(f, "{}: {error}", path.display())?;
+                match error.kind() {
+                    ErrorKind::PermissionDenied => f.write_str("; run this as the user that Swift runs as"),
+                    _ => Ok(()),
+                }
+            }
+            InfoError::Damaged { path, cause } => {
+                write!(
+                    f,
+                    "{}: {cause}; a pass would quarantine it and heal it from its peers",
+                    path.display()
+                )
+            }
+            InfoError::Journal(path) => write!(
+                f,
+                "{}: a journal lies beside it, of a writer that is at work or died at it; try again, a pass rolls it back",
+                path.display()
+            ),
+            InfoError::Broker(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for InfoError {}
+
+fn inspect(options: &InfoOptions) -> Result<String, InfoError> {
+    let target = Target::find(&options.database)?;
+    let path = &target.file;
+    check_header(path)?;
+    let failed = |error| explain(path, error);
+    let patience = Patience { database: PATIENCE, directory: PATIENCE };
+    let opened = match &target.home {
+        Some(home) => Broker::look(home, patience),
+        None => Broker::look_at_file(path, patience),
+    };
+    let mut broker = opened.map_err(failed)?;
+    let info = broker.stored_info().map_err(failed)?;
+    let waiting = match &target.home {
+        Some(home) => Waiting::read(&home.pending_path()),
+        None => Waiting::default(),
+    };
+    let policies = broker.policy_totals().map_err(failed)?;
+    let ranges = broker.shard_ranges().map_err(failed)?.len();
+    let reported = broker.reported().map_err(failed)?;
+    let facts = Facts { info: &info, waiting, policies: &policies, ranges, reported: &reported };
+    let verdict = match known_node(&options.config) {
+        Ok(node) => foretell(&node, target.home.as_ref(), &facts),
+        Err(reason) => format!("depend on the ring, which is unknown: {reason}"),
+    };
+    let inspection = Inspection {
+        path,
+        info: &info,
+        incoming: &broker.sync_points(Direction::Incoming).map_err(failed)?,
+        outgoing: &broker.sync_points(Direction::Outgoing).map_err(failed)?,
+        policies: &policies,
+        ranges,
+        waiting,
+        verdict: &verdict,
+    };
+    Ok(if options.json { render_json(&inspection) } else { render(&inspection) })
+}
+
+/// What was named on the command line.
+struct Target {
+    /// The database file.
+    file: PathBuf,
+    /// The directory of its hash, if the file is in charge of one.
+    home: Option<HashDir>,
+}
+
+impl Target {
+    fn find(named: &Path) -> Result<Target, InfoError> {
+        let unreadable = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound => InfoError::Missing(named.to_owned()),
+            _ => InfoError::Unreadable(named.to_owned(), error),
+        };
+        let path = named.canonicalize().map_err(unreadable)?;
+        if fs::metadata(&path).map_err(unreadable)?.is_dir() {
+            // Any name would do: only its directory is looked at.
+            let home = HashDir::of_database(&path.join("database"));
+            let in_charge = home.as_ref().map(HashDir::in_charge).transpose().map_err(unreadable)?;
+            let file = in_charge.flatten().ok_or_else(|| InfoError::NoDatabaseIn(named.to_owned()))?;
+            return Ok(Target { file, home });
+        }
+        let home = HashDir::of_database(&path)
+            .filter(|home| home.in_charge().is_ok_and(|in_charge| in_charge.as_ref() == Some(&path)));
+        Ok(Target { file: path, home })
+    }
+}
+
+/// Tells what SQLite would only call no database.
+fn check_header(path: &Path) -> Result<(), InfoError> {
+    let unreadable = |error| InfoError::Unreadable(path.to_owned(), error);
+    let damaged = |cause: String| Err(InfoError::Damaged { path: path.to_owned(), cause });
+    let file = LiveFile::open_read(path).map_err(unreadable)?;
+    let bytes = file.metadata().map_err(unreadable)?.len();
+    if bytes == 0 {
+        return damaged("it is empty".to_owned());
+    }
+    let Some(header) = file.header().map_err(unreadable)? else {
+        return damaged("it is no SQLite database".to_owned());
+    };
+    let whole = header.size_pages.saturating_mul(header.page_bytes.into());
+    if bytes < whole {
+        return damaged(format!("it is cut short, to {bytes} of {whole} bytes"));
+    }
+    if header.write_ahead_log {
+        // Even a reader would make files beside it.
+        let cause = "it is in WAL mode, which Swift never uses".to_owned();
+        return Err(InfoError::Broker(BrokerError::BadData { path: path.to_owned(), cause }));
+    }
+    Ok(())
+}
+
+fn explain(path: &Path, error: BrokerError) -> InfoError {
+    match error {
+        BrokerError::Damaged { path, cause } => {
+            InfoError::Damaged { path, cause: format!("damaged: {cause}") }
+        }
+        BrokerError::Io { .. } if fs::metadata(journal_path(path)).is_ok_and(|journal| journal.len() > 0) => {
+            InfoError::Journal(path.to_owned())
+        }
+        error => InfoError::Broker(error),
+    }
+}
+
+/// What waits in the pending file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Records that can be read, of the first [`PENDING_READ_BYTES`].
+    pub rows: u64,
+}
+
+impl Waiting {
+    /// One that cannot be read counts with its bytes only.
+    fn read(path: &Path) -> Waiting {
+        let bytes = fs::metadata(path).map_or(0, |file| file.len());
+        let mut records = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(PENDING_READ_BYTES).read_to_end(&mut records));
+        if read.is_err() {
+            records.clear();
+        }
+        let rows =
+            pending::split(&records).filter(|record| pending::decode_entry(record).is_ok()).count() as u64;
+        Waiting { bytes, rows }
+    }
+}
+
+/// This node and its ring, or why they are not known.
+fn known_node(config: &Path) -> Result<Node, String> {
+    let config = Config::load(config).map_err(|error| error.to_string())?;
+    Node::new(config, Stop::default()).map_err(|error| error.to_string())
+}
+
+/// What the verdict depends on besides the ring.
+struct Facts<'a> {
+    info: &'a ReplicaInfo,
+    waiting: Waiting,
+    policies: &'a [(PolicyIndex, i64, i64)],
+    ranges: usize,
+    reported: &'a AccountReport,
+}
+
+impl Facts<'_> {
+    /// Deleted for longer than `age`, with nothing in it (as [`Broker::is_reclaimable`], but for shards).
+    fn deleted_for(&self, age: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let deleted = self.info.delete_timestamp.time();
+        deleted > self.info.put_timestamp.time()
+            && deleted.seconds() < now.saturating_sub(age).as_secs_f64()
+            && self.waiting.bytes == 0
+            && self.ranges == 0
+            && self.policies.iter().all(|(_, objects, _)| *objects <= 0)
+    }
+
+    fn account_knows(&self) -> bool {
+        let info = self.info;
+        *self.reported
+            == AccountReport {
+                put_timestamp: info.put_timestamp.clone(),
+                delete_timestamp: info.delete_timestamp.clone(),
+                object_count: info.count,
+                bytes_used: info.bytes_used,
+            }
+    }
+}
+
+/// What a pass of this node would do with a database, a line for each step.
+fn foretell(node: &Node, home: Option<&HashDir>, facts: &Facts) -> String {
+    let info = facts.info;
+    let Some(home) = home else {
+        return "not find it: it is not in charge of a directory <device>/containers/<partition>/<suffix>/<hash>".to_owned();
+    };
+    let ring = node.ring();
+    let devices = match node.our_devices(&ring) {
+        Ok(devices) => devices,
+        Err(error) => return format!("do nothing: {error}"),
+    };
+    let name = home.device().file_name().unwrap_or_default().to_string_lossy();
+    let below = home.device().parent() == node.config.devices.canonicalize().ok().as_deref();
+    let Some(device) = devices.iter().find(|device| below && device.name == name) else {
+        let place = home.device().display();
+        return format!("not look at it: by ring and conf file {place} is no drive of this node");
+    };
+    let hash = node.config.salt.hash(&info.account, Some(&info.container), None);
+    if hash != home.hash() {
+        return format!(
+            "leave it alone: with the hash prefix and suffix of swift.conf the hash of {}/{} is {hash}",
+            info.account, info.container
+        );
+    }
+    let mut steps = Vec::new();
+    if facts.waiting.bytes > 0 {
+        steps.push(format!("take in {} pending rows", thousands(facts.waiting.rows)));
+    }
+    if facts.deleted_for(node.config.reclaim_age) {
+        steps.push(match facts.account_knows() {
+            true => "remove it: it was deleted long ago, and its account knows".to_owned(),
+            false => "leave it alone: it was deleted long ago, but its account was not told yet".to_owned(),
+        });
+        return steps.join("\n");
+    }
+    let partition = ring.part_shift().partition(&hash);
+    let primaries = ring.primaries(partition);
+    let own = primaries.iter().position(|primary| primary.id == device.id);
+    let misplaced = home.partition_name() != partition.to_string();
+    let list = |devices: &[&Device]| {
+        let named = devices.iter().map(|d| format!("{}:{}/{}", d.replication_ip, d.replication_port, d.name));
+        named.collect::<Vec<_>>().join(", ")
+    };
+    let others: Vec<&Device> = primaries.iter().copied().filter(|primary| primary.id != device.id).collect();
+    let leaving = match (own, misplaced) {
+        (Some(replica), false) => {
+            steps.push(match others.is_empty() {
+                true => "compare it with nobody: the ring has one replica, and this is its place".to_owned(),
+                false => format!(
+                    "compare it with {}: this is the place of replica {} of {}",
+                    list(&others),
+                    replica + 1,
+                    primaries.len()
+                ),
+            });
+            false
+        }
+        (_, true) => {
+            let lies = printable(home.partition_name()).into_owned();
+            steps.push(format!(
+                "take it to {}: it lies in partition {lies} and belongs in {partition}",
+                list(&others)
+            ));
+            true
+        }
+        (None, false) => {
+            steps.push(format!("take it to {}: this is a handoff of partition {partition}", list(&others)));
+            true
+        }
+    };
+    if info.sharding_initiated {
+        steps.push("send shard ranges, but no rows: it is being sharded".to_owned());
+    }
+    match (leaving, info.sharding_required) {
+        (true, true) => steps.push("keep this copy, because it is being sharded".to_owned()),
+        (true, false) => steps.push("remove this copy when they have all of it".to_owned()),
+        (false, _) => {}
+    }
+    if info.db_state == DbState::Unsharded && info.is_deleted() {
+        let age = thousands(node.config.reclaim_age.as_secs() / 3600);
+        steps.push(format!("keep it for {age} hours after its deletion, for all replicas to hear of it"));
+    }
+    steps.join("\n")
 }
 
 /// Everything there is to say of one database.
@@ -33,15 +358,15 @@ pub struct Inspection<'a> {
     pub policies: &'a [(PolicyIndex, i64, i64)],
     /// Shard ranges, deleted ones included.
     pub ranges: usize,
-    /// Bytes of the `.pending` file beside it.
-    pub pending_bytes: u64,
+    /// What waits in the `.pending` file beside it.
+    pub waiting: Waiting,
     /// What a pass would do with it, in a sentence.
     pub verdict: &'a str,
 }
 
 /// The inspection as text, for somebody at a terminal.
 pub fn render(inspection: &Inspection<'_>) -> String {
-    let Inspection { path, info, incoming, outgoing, policies, ranges, pending_bytes, verdict } = *inspection;
+    let Inspection { path, info, incoming, outgoing, policies, ranges, waiting, verdict } = *inspection;
     let mut page = Page::default();
 
     page.line("database", &path.display().to_string());
@@ -56,7 +381,13 @@ pub fn render(inspection: &Inspection<'_>) -> String {
     page.line("bytes_used", &count(info.bytes_used));
     page.line("hash", &info.hash.to_string());
     page.line("max_row", &info.max_row.to_string());
-    page.line("pending", &size(pending_bytes));
+    page.line(
+        "pending",
+        &match waiting.bytes {
+            0 => "none".to_owned(),
+            bytes => format!("{} rows in {}, not in any number here", thousands(waiting.rows), size(bytes)),
+        },
+    );
     page.line("shard ranges", &count(ranges as i64));
 
     page.heading("times");
@@ -92,7 +423,7 @@ pub fn render(inspection: &Inspection<'_>) -> String {
 
 /// The inspection as one JSON object on one line.
 pub fn render_json(inspection: &Inspection<'_>) -> String {
-    let Inspection { path, info, incoming, outgoing, policies, ranges, pending_bytes, verdict } = *inspection;
+    let Inspection { path, info, incoming, outgoing, policies, ranges, waiting, verdict } = *inspection;
     let points = |points: &[SyncPoint]| -> Vec<Value> {
         points.iter().map(|p| json!({"remote_id": p.remote_id.as_str(), "sync_point": p.point.0})).collect()
     };
@@ -134,7 +465,8 @@ pub fn render_json(inspection: &Inspection<'_>) -> String {
         "outgoing_sync": points(outgoing),
         "policies": policies,
         "shard_ranges": ranges,
-        "pending_bytes": pending_bytes,
+        "pending_bytes": waiting.bytes,
+        "pending_rows": waiting.rows,
         "verdict": verdict,
     });
     format!("{object}\n")
@@ -190,6 +522,10 @@ fn moment(stamp: &Stamp) -> String {
     }
 }
 
+/// How long to wait for a writer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A longer pending file is no container server's: they empty it at 128 KiB.
+const PENDING_READ_BYTES: u64 = 16 << 20;
 /// As wide as the longest name, indented.
 const NAME_WIDTH: usize = 22;
 
@@ -246,7 +582,7 @@ mod tests {
             outgoing: &[],
             policies: &[(PolicyIndex(0), 3, 300), (PolicyIndex(1), 12_345, -7)],
             ranges: 0,
-            pending_bytes: 0,
+            waiting: Waiting { bytes: 1_300, rows: 7 },
             verdict: "send the rows after 12999 to 10.0.0.2/sdb",
         })
     }
@@ -260,6 +596,7 @@ mod tests {
             "container              AUTH_test/holiday#012photos\n",
             "file                   1.2 MiB in pages of 4096 B\n",
             "\nrows\n  object_count         12,345\n  bytes_used           -7\n",
+            "  pending              7 rows in 1.3 KiB, not in any number here\n",
             "  created_at           1750000000.00000  2025-06-15 15:06:40 UTC\n",
             "  delete_timestamp     0\n",
             "  status_changed_at    not a time\n",

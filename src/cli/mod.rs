@@ -214,7 +214,7 @@ enum Subcommands {
     },
     /// Describe one database, and what a pass would do with it
     Info {
-        /// The database: a .db file
+        /// The database: a .db file, or the directory of a hash
         #[arg(value_name = "DB")]
         database: PathBuf,
         /// Print one JSON object

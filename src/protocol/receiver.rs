@@ -123,12 +123,17 @@ impl Receiver {
                 }
                 step(Expects::Work { ranges: vec![] }, Action::ExchangeRanges(so_far))
             }
+            // After a look at the basis the rows turned out to be cheaper.
+            (Expects::File { can_delta: true }, Message::Rows { rows }) => {
+                step(Expects::Work { ranges: vec![] }, Action::MergeRows(rows))
+            }
             (expects @ Expects::Work { .. }, Message::Rows { rows }) => {
                 step(expects, Action::MergeRows(rows))
             }
-            (expects @ Expects::Work { .. }, Message::RowsDone { through, restart, points }) => {
-                step(expects, Action::FinishRows { through, restart, points })
-            }
+            (
+                Expects::Work { .. } | Expects::File { can_delta: true },
+                Message::RowsDone { through, restart, points },
+            ) => step(Expects::Meet, Action::FinishRows { through, restart, points }),
             (Expects::Work { .. }, Message::Offer { shape, epoch }) => {
                 step(Expects::File { can_delta: true }, Action::Prepare { shape, epoch })
             }

@@ -27,10 +27,12 @@ pub enum Action {
     SendRows {
         /// Where to start.
         after: RowId,
+        /// All rows go instead of a file: as many in a batch as fit, rather than `per_diff`.
+        in_bulk: bool,
     },
     /// Take a snapshot and say `Offer`.
     Offer,
-    /// Compare the sample with the snapshot, then call [`Sender::weighed`].
+    /// Compare the sample with the snapshot, then call [`Sender::weighed`] with the share of pages that are equal.
     Weigh(Basis),
     /// Say every window as `Literal`, then `FileDone`.
     SendFile,
@@ -80,8 +82,10 @@ pub enum Outcome {
     },
     /// The whole file went to a peer that had none.
     Created,
-    /// The file was merged into the peer's.
-    Merged(Transfer),
+    /// The file was merged into the peer's, and travelled as a delta.
+    Patched,
+    /// The file was merged into the peer's, and travelled in full.
+    Merged,
     /// The container is being sharded; its rows stay.
     Deferred,
     /// The peer would not.
@@ -92,7 +96,7 @@ impl Outcome {
     /// The peer now holds, durably, all that we had when the exchange began.
     pub fn delivered(&self) -> bool {
         match self {
-            Outcome::Nothing(_) | Outcome::Created | Outcome::Merged(_) => true,
+            Outcome::Nothing(_) | Outcome::Created | Outcome::Patched | Outcome::Merged => true,
             Outcome::Rows { capped } => !capped,
             Outcome::Deferred | Outcome::Refused(_) => false,
         }
@@ -148,10 +152,10 @@ enum Expects {
     Took(Flow),
     /// `Settled`, after rows.
     RowsSettled { through: RowId, restart: bool, capped: bool },
-    /// `Accept`.
-    Accept { missing: bool },
+    /// `Accept`; from a peer that has a replica, or from one that has none.
+    Accept { theirs: Option<(Box<ReplicaInfo>, RowId)> },
     /// The driver's word on what the basis is worth.
-    Weighed,
+    Weighed { theirs: Box<ReplicaInfo>, instead_of: RowId },
     /// `Pages`, `Signature` or `Rebuilt`.
     Differences,
     /// `Settled`, after a file.
@@ -166,8 +170,15 @@ struct Flow {
     last: RowId,
     restart: bool,
     batches: u64,
+    max_batches: Option<u64>,
     unanswered: u64,
     more: bool,
+}
+
+impl Flow {
+    fn new(after: RowId, restart: bool, max_batches: Option<u64>) -> Flow {
+        Flow { last: after, restart, batches: 0, max_batches, unanswered: 0, more: true }
+    }
 }
 
 type Step = Result<(Sender, Vec<Action>), Violation>;
@@ -209,7 +220,7 @@ impl Sender {
             }
             (Expects::Introduction, Message::Here { info, point }) => Ok(self.here(info, point)),
             (Expects::Introduction, Message::Missing) => {
-                self.expects = Expects::Accept { missing: true };
+                self.expects = Expects::Accept { theirs: None };
                 Ok((self, vec![Action::Offer]))
             }
             (Expects::Ranges { theirs, their_point, mut so_far }, Message::Ranges { ranges, more }) => {
@@ -231,14 +242,16 @@ impl Sender {
                 let remember = Action::Remember { id: settled.id.clone(), point: Some(through), restart };
                 Ok(self.settle(Outcome::Rows { capped }, settled, remember))
             }
-            (Expects::Accept { missing }, Message::Accept(None)) => {
-                let outcome = if missing { Outcome::Created } else { Outcome::Merged(Transfer::Full) };
-                self.expects = Expects::FileSettled { outcome };
+            (Expects::Accept { theirs: None }, Message::Accept(None)) => {
+                self.expects = Expects::FileSettled { outcome: Outcome::Created };
                 Ok((self, vec![Action::SendFile]))
             }
-            (Expects::Accept { missing: false }, Message::Accept(Some(basis))) => {
-                self.expects = Expects::Weighed;
-                Ok((self, vec![Action::Weigh(basis)]))
+            (Expects::Accept { theirs: Some((theirs, instead_of)) }, Message::Accept(basis)) => {
+                self.expects = Expects::Weighed { theirs, instead_of };
+                match basis {
+                    Some(basis) => Ok((self, vec![Action::Weigh(basis)])),
+                    None => Ok(self.weighed(None)),
+                }
             }
             (Expects::Differences, Message::Pages { window, digests }) => {
                 self.expects = Expects::Differences;
@@ -249,11 +262,11 @@ impl Sender {
                 Ok((self, vec![Action::MakePatch { window, signature }]))
             }
             (Expects::Differences, Message::Rebuilt) => {
-                self.expects = Expects::FileSettled { outcome: Outcome::Merged(Transfer::Delta) };
+                self.expects = Expects::FileSettled { outcome: Outcome::Patched };
                 Ok((self, vec![Action::TellFileDone]))
             }
-            (Expects::FileSettled { outcome: Outcome::Merged(Transfer::Delta) }, Message::Mismatch) => {
-                self.expects = Expects::FileSettled { outcome: Outcome::Merged(Transfer::Full) };
+            (Expects::FileSettled { outcome: Outcome::Patched }, Message::Mismatch) => {
+                self.expects = Expects::FileSettled { outcome: Outcome::Merged };
                 Ok((self, vec![Action::SendFile]))
             }
             (Expects::FileSettled { outcome }, Message::Settled(settled)) => {
@@ -291,15 +304,24 @@ impl Sender {
         self.choose(theirs, their_point, vec![])
     }
 
-    /// The driver knows how the file should travel.
-    pub fn weighed(mut self, transfer: Transfer) -> (Sender, Vec<Action>) {
-        let action = match transfer {
+    /// The driver knows how much of the sampled pages is equal, 0 to 1; `None` if there was nothing to compare.
+    pub fn weighed(mut self, share_equal: Option<f64>) -> (Sender, Vec<Action>) {
+        let Expects::Weighed { theirs, instead_of } = std::mem::replace(&mut self.expects, Expects::Nothing)
+        else {
+            unreachable!("only asked for after an offer was accepted")
+        };
+        let action = match strategy::transfer(&self.mine, &theirs, instead_of, share_equal) {
+            // All of them: the file would have been all of it, too.
+            Transfer::Rows => {
+                let restart = self.distrusted;
+                return self.flow(Flow::new(instead_of, restart, None));
+            }
             Transfer::Delta => {
                 self.expects = Expects::Differences;
                 Action::SendWindows
             }
             Transfer::Full => {
-                self.expects = Expects::FileSettled { outcome: Outcome::Merged(Transfer::Full) };
+                self.expects = Expects::FileSettled { outcome: Outcome::Merged };
                 Action::SendFile
             }
         };
@@ -357,13 +379,13 @@ impl Sender {
             Strategy::Nothing(agreement) => self.finish(Outcome::Nothing(agreement), actions),
             Strategy::Deferred => self.finish(Outcome::Deferred, actions),
             Strategy::Rows { after, restart } => {
-                let flow = Flow { last: after, restart, batches: 0, unanswered: 0, more: true };
-                let (sender, more) = self.flow(flow);
+                let max_batches = Some(self.limits.max_batches);
+                let (sender, more) = self.flow(Flow::new(after, restart, max_batches));
                 actions.extend(more);
                 (sender, actions)
             }
-            Strategy::File => {
-                self.expects = Expects::Accept { missing: false };
+            Strategy::File { instead_of } => {
+                self.expects = Expects::Accept { theirs: Some((theirs, instead_of)) };
                 actions.push(Action::Offer);
                 (self, actions)
             }
@@ -373,12 +395,12 @@ impl Sender {
     /// Keeps a few batches on their way, then closes when all are answered.
     fn flow(mut self, flow: Flow) -> (Sender, Vec<Action>) {
         // A copy that is to be removed goes whole, or it would start over in every pass.
-        let enough = !self.leaving && flow.batches >= self.limits.max_batches;
+        let enough = !self.leaving && flow.max_batches.is_some_and(|most| flow.batches >= most);
         let open = flow.more && !enough;
         // What came in since we introduced ourselves is another pass's.
         let capped = flow.more && enough && flow.last < self.mine.max_row;
         let action = if open && flow.unanswered < super::BATCHES_IN_FLIGHT {
-            Some(Action::SendRows { after: flow.last })
+            Some(Action::SendRows { after: flow.last, in_bulk: flow.max_batches.is_none() })
         } else if !open && flow.unanswered == 0 {
             // Numbers above the last row present belong to rows that are gone: none of them is owed.
             let through = if capped { flow.last } else { flow.last.max(self.mine.max_row) };
@@ -416,7 +438,7 @@ impl Expects {
         match self {
             Expects::Introduction => "its replica",
             Expects::Ranges { .. } => "its shard ranges",
-            Expects::RangesMerged { .. } | Expects::Weighed | Expects::Nothing => "nothing",
+            Expects::RangesMerged { .. } | Expects::Weighed { .. } | Expects::Nothing => "nothing",
             Expects::Took(_) => "took",
             Expects::RowsSettled { .. } | Expects::FileSettled { .. } => "settled",
             Expects::Accept { .. } => "accept",

@@ -18,7 +18,7 @@ use crate::replica::{
     DbState, Metadata, MetadataItem, PolicyIndex, ReplicaId, ReplicaInfo, Row, RowHash, RowId, ShardRange,
     SyncPoint,
 };
-use crate::strategy::{Agreement, Transfer};
+use crate::strategy::Agreement;
 use crate::timestamp::{Stamp, Timestamp};
 
 /// A replica in memory.
@@ -34,6 +34,7 @@ struct Replica {
     ranges: BTreeMap<String, ShardRange>,
     sharding: bool,
     page_bytes: u32,
+    file_bytes: u64,
     /// Deltas against this one come out wrong.
     spoils_deltas: bool,
     whole_files_taken: u32,
@@ -51,6 +52,7 @@ impl Replica {
             ranges: BTreeMap::new(),
             sharding: false,
             page_bytes: 4096,
+            file_bytes: 8192,
             spoils_deltas: false,
             whole_files_taken: 0,
         }
@@ -112,6 +114,7 @@ impl Replica {
             sharding_initiated: self.sharding,
             ranges_digest: digest,
             page_bytes: self.page_bytes,
+            file_bytes: self.file_bytes,
             ..info(self.id.as_str())
         }
     }
@@ -209,7 +212,7 @@ impl Caller<'_> {
                     let sharding = self.replica.sharding;
                     sender.ranges_merged(sharding)
                 }
-                sender::Action::SendRows { after } => {
+                sender::Action::SendRows { after, .. } => {
                     let rows = self.replica.rows.range(after.0 + 1..).take(self.batch);
                     let rows: Vec<Row> = rows.map(|(id, (name, time))| row(*id, name, *time)).collect();
                     let last = rows.last().and_then(|row| row.row_id);
@@ -231,7 +234,7 @@ impl Caller<'_> {
                 }
                 sender::Action::Weigh(basis) => {
                     let same = basis.page_bytes == self.replica.page_bytes && !basis.sample.is_empty();
-                    sender.weighed(if same { Transfer::Delta } else { Transfer::Full })
+                    sender.weighed(same.then_some(1.0))
                 }
                 sender::Action::SendFile => {
                     self.says.extend(self.file.iter().cloned().map(Message::Literal));
@@ -550,16 +553,19 @@ fn plans() -> Vec<Plan> {
         replica
     };
     let (a, b) = (|| Replica::new("a"), || Replica::new("b"));
-    let old = || b().aged(1_000_000).with(0..20, 5);
-    let grown = || a().aged(1_000_000).with(0..20, 5).with(20..30, 6);
+    let old = || b().with(0..20, 5);
+    let grown = || a().with(0..20, 5).aged(1_000_000).with(20..30, 6);
     let mut sharding = a().with(0..4, 5);
     sharding.sharding = true;
     let ranged = |mut replica: Replica, ranges: std::ops::Range<usize>| {
         replica.merge_ranges(ranges.map(|n| range(&format!("a/shard {n:04}"))).collect());
         replica
     };
-    let mut other_pages = b().aged(1_000_000).with(5..25, 5);
+    let mut other_pages = b().with(5..25, 5);
     other_pages.page_bytes = 1024;
+    let sized = |replica: Replica| Replica { file_bytes: 100 << 20, ..replica };
+    let mut other_pages_too = b().with(4..15, 7);
+    other_pages_too.page_bytes = 1024;
     let mut spoiling = old();
     spoiling.spoils_deltas = true;
     let mut restored = a().with(0..6, 5);
@@ -633,29 +639,36 @@ fn plans() -> Vec<Plan> {
             "delta",
             grown(),
             Some(old()),
-            Outcome::Merged(Transfer::Delta),
+            Outcome::Patched,
             &["window digests", "page digests", "a patch", "rebuilt", "file done"],
         ),
         plan(
             "delta, both ahead",
             grown(),
             Some(old().with(40..50, 7)),
-            Outcome::Merged(Transfer::Delta),
+            Outcome::Patched,
             &["want", "a signature"],
         ),
         plan(
             "a delta that comes out wrong",
             grown(),
             Some(spoiling),
-            Outcome::Merged(Transfer::Full),
+            Outcome::Merged,
             &["mismatch", "a literal window"],
         ),
         plan(
             "no basis for a delta",
             grown(),
             Some(other_pages),
-            Outcome::Merged(Transfer::Full),
+            Outcome::Merged,
             &["accept", "a literal window"],
+        ),
+        plan(
+            "rows after a look at the file",
+            sized(a().with(0..9, 5)),
+            Some(sized(other_pages_too)),
+            rows.clone(),
+            &["an offer", "accept", "rows"],
         ),
         plan("sharding", sharding, Some(b()), Outcome::Deferred, &["here"]),
         plan(
@@ -679,7 +692,7 @@ fn plans() -> Vec<Plan> {
         },
         Plan {
             intent: Intent::Leave,
-            ..plan("leaving by file", grown(), Some(old()), Outcome::Merged(Transfer::Delta), &["rebuilt"])
+            ..plan("leaving by file", grown(), Some(old()), Outcome::Patched, &["rebuilt"])
         },
         Plan {
             intent: Intent::Leave,
@@ -848,7 +861,7 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
         (
             "offered",
             Box::new(|| after(met(true), offer())),
-            &["meet", "a literal window", "window digests", "file done"],
+            &["meet", "rows", "rows done", "a literal window", "window digests", "file done"],
         ),
         (
             "offered, no basis",
@@ -920,7 +933,7 @@ fn a_sender_hears_what_fits_and_calls_the_rest_out_of_turn() {
         other.merge_ranges(vec![range("a/shard")]);
         other
     };
-    let offering = || after(large(), here(Replica::new("b").aged(1_000_000)));
+    let offering = || after(large(), here(Replica::new("b")));
     let flowing = || after(small(), here(Replica::new("b"))).sent_rows(RowId(3), true).0;
     type State<'a> = (&'static str, Box<dyn Fn() -> Sender + 'a>, &'static [&'static str]);
     let states: [State; 12] = [
@@ -941,15 +954,15 @@ fn a_sender_hears_what_fits_and_calls_the_rest_out_of_turn() {
         ("weighing", Box::new(|| after(offering(), basis())), &[]),
         (
             "delta",
-            Box::new(|| after(offering(), basis()).weighed(Transfer::Delta).0),
+            Box::new(|| after(offering(), basis()).weighed(Some(1.0)).0),
             &["page digests", "a signature", "rebuilt"],
         ),
         (
             "delta done",
-            Box::new(|| after(after(offering(), basis()).weighed(Transfer::Delta).0, Message::Rebuilt)),
+            Box::new(|| after(after(offering(), basis()).weighed(Some(1.0)).0, Message::Rebuilt)),
             &["mismatch", "settled"],
         ),
-        ("whole file sent", Box::new(|| after(offering(), basis()).weighed(Transfer::Full).0), &["settled"]),
+        ("whole file sent", Box::new(|| after(offering(), basis()).weighed(None).0), &["settled"]),
         ("over", Box::new(|| after(small(), Message::Refused(Refusal::Full))), &[]),
     ];
     for (state, sender, fitting) in &states {

@@ -141,6 +141,11 @@ impl Inbox {
         self.pending.extend_from_slice(piece);
     }
 
+    /// Nothing waits here, not even part of a message.
+    pub fn is_empty(&self) -> bool {
+        self.read == self.pending.len()
+    }
+
     /// The next whole message, if it has arrived.
     ///
     /// # Errors

@@ -1,5 +1,8 @@
 //! What somebody sees who types `agent …`: the exit code, standard output, standard error.
 
+mod demo;
+mod info;
+
 use std::process::{Command, Stdio};
 
 /// What one command line led to.
@@ -11,13 +14,17 @@ struct Said {
 }
 
 fn agent(line: &str) -> Said {
+    agent_given(&line.split_whitespace().collect::<Vec<_>>())
+}
+
+fn agent_given(arguments: &[&str]) -> Said {
     let output = Command::new(env!("CARGO_BIN_EXE_agent"))
-        .args(line.split_whitespace())
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
         .expect("the binary runs");
     Said {
-        line: line.to_owned(),
+        line: arguments.join(" "),
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("text"),
         stderr: String::from_utf8(output.stderr).expect("text"),

@@ -263,7 +263,11 @@ impl Cluster {
     }
 
     fn conf_text(&self, node: usize) -> String {
-        let quoted = |path: &Path| path.display().to_string().replace('%', "%%");
+        // In these files a `%` is itself, unless the value looks as if it referred to another.
+        let quoted = |path: &Path| match path.display().to_string() {
+            text if text.contains("%(") => text.replace('%', "%%"),
+            text => text,
+        };
         let user =
             User::from_uid(Uid::effective()).ok().flatten().map_or("nobody".to_owned(), |user| user.name);
         let drives = self.home(node).join("drives");

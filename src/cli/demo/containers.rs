@@ -8,7 +8,7 @@ use super::cluster::{Cluster, NODES, REPLICAS, part_shift, scribble};
 use crate::broker::{AccountReport, Broker, BrokerError, fresh_id};
 use crate::drive::HashDir;
 use crate::hash_path::{HashSalt, Partition};
-use crate::replica::{Direction, Metadata, MetadataItem, PolicyIndex, Row, SyncPoint};
+use crate::replica::{Direction, Metadata, MetadataItem, PolicyIndex, Row, RowId, SyncPoint};
 use crate::timestamp::{Stamp, Timestamp};
 
 /// The account of all containers.
@@ -35,15 +35,21 @@ pub enum End {
 }
 
 /// All of them, the plain before the strange.
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 15] = [
     Case { name: "equal", differs: "nothing differs", end: End::Agreed, make: equal },
     Case { name: "missing", differs: "the third is missing", end: End::Agreed, make: missing },
     Case { name: "behind", differs: "the first has 40 new objects", end: End::Agreed, make: behind },
     Case {
         name: "far-behind",
-        differs: "the third lacks 45,000 objects",
+        differs: "the third lacks 74,000 objects",
         end: End::Agreed,
         make: far_behind,
+    },
+    Case {
+        name: "forgotten",
+        differs: "the third was away, points are gone",
+        end: End::Agreed,
+        make: forgotten,
     },
     Case { name: "ahead", differs: "each has puts and deletes of its own", end: End::Agreed, make: ahead },
     Case { name: "metadata", differs: "set on one, removed on another", end: End::Agreed, make: metadata },
@@ -314,8 +320,20 @@ fn behind(maker: &mut Maker) -> Result<(), MakeError> {
 }
 
 fn far_behind(maker: &mut Maker) -> Result<(), MakeError> {
-    maker.replicas(30_000, &[2])?;
-    maker.put(0, 30_000, 45_000)?;
+    maker.replicas(1_000, &[2])?;
+    maker.put(0, 1_000, 74_000)?;
+    maker.copy(0, 1)?;
+    maker.acquaint(&[0, 1])
+}
+
+/// As when a node comes back that was away for longer than sync points are kept.
+fn forgotten(maker: &mut Maker) -> Result<(), MakeError> {
+    maker.create(0)?;
+    maker.put(0, 0, 70_000)?;
+    maker.copy(0, 2)?;
+    let first = maker.broker(0)?.info()?.id;
+    maker.broker(2)?.set_sync_point(&first, RowId::NONE, Direction::Incoming)?;
+    maker.put(0, 70_000, 1_500)?;
     maker.copy(0, 1)?;
     maker.acquaint(&[0, 1])
 }

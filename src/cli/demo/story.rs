@@ -170,6 +170,8 @@ impl Story {
         let said = plan.iter().max_by_key(|said| weight(said)).map_or("", String::as_str);
         let said = said.split_once(';').map_or(said, |(said, _)| said);
         let (what, why) = said.split_once(" because ").unwrap_or((said, ""));
+        // Which of them it is, a sample of both files decides.
+        let what = if what.starts_with("block delta") { "block delta, copy or rows" } else { what };
         match why {
             "" => self.line(&format!("{}{}", self.name(container), printable(what))),
             why => self.line(&format!("{}{what:<26}{}", self.name(container), self.dim(&printable(why)))),
@@ -255,7 +257,7 @@ impl Story {
         let root = root.display();
         self.line(&format!("agent --config {root}/node1/agent.conf           serves node 1 again"));
         self.line(&format!("agent --config {root}/node2/agent.conf --once    a pass of node 2"));
-        self.line(&format!("agent info --config {root}/node1/agent.conf DB   any .db below {root}"));
+        self.line(&format!("agent info --config {root}/node1/agent.conf DB   any .db of node 1"));
     }
 
     fn heading(&self, text: &str) {

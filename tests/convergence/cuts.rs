@@ -1,0 +1,173 @@
+//! The link is cut after each message in turn; one clean exchange afterwards still converges, and no row is lost.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+
+use swiftlet::broker::Broker;
+use swiftlet::protocol::message::Intent;
+use swiftlet::protocol::sender::Outcome;
+
+use super::{Side, World, check_points, exchange_through};
+
+/// Carries whole frames between two sockets, and cuts both when so many have passed.
+fn carry(near: UnixStream, far: UnixStream, cut_after: Option<usize>) {
+    let passed = Mutex::new(0);
+    let one_way = |mut from: &UnixStream, mut to: &UnixStream| {
+        let mut move_on = || -> std::io::Result<()> {
+            let mut greeting = [0; 8];
+            from.read_exact(&mut greeting)?;
+            to.write_all(&greeting)?;
+            loop {
+                let mut head = [0; 4];
+                from.read_exact(&mut head)?;
+                let mut frame = head.to_vec();
+                frame.resize(4 + u32::from_be_bytes(head) as usize, 0);
+                from.read_exact(&mut frame[4..])?;
+                let mut passed = passed.lock().expect("nobody panics with it");
+                if cut_after == Some(*passed) {
+                    return Err(std::io::ErrorKind::ConnectionAborted.into());
+                }
+                *passed += 1;
+                to.write_all(&frame)?;
+            }
+        };
+        // One side left, or the cut came: both go down.
+        let _ = move_on();
+        let _ = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| one_way(&near, &far));
+        one_way(&far, &near);
+    });
+}
+
+type Rows = BTreeMap<String, (String, i64, i64)>;
+
+/// Of two versions of a row the later one.
+fn union(one: Rows, other: Rows) -> Rows {
+    let mut union = one;
+    for (name, row) in other {
+        match union.get_mut(&name) {
+            Some(known) if *known >= row => {}
+            Some(known) => *known = row,
+            None => drop(union.insert(name, row)),
+        }
+    }
+    union
+}
+
+fn holds(rows: &Rows, before: &Rows) -> bool {
+    before.iter().all(|(name, row)| rows.get(name).is_some_and(|now| now >= row))
+}
+
+fn clean(from: &Side, to: &Side, intent: Intent) -> Outcome {
+    let (exchanged, answered) = exchange_through(from, to, intent, |near, far| carry(near, far, None));
+    answered.expect("the answering side is content");
+    exchanged.expect("an exchange").outcome
+}
+
+/// Cuts the exchange from A to B after each of its messages.
+fn cut_everywhere(per_diff: u32, prepare: impl FnOnce(&World), intent: Intent, ends: Outcome) {
+    let world = World::new(10, per_diff);
+    prepare(&world);
+    world.save();
+    let (a, b) = (&world.a, &world.b);
+    let before_a = a.rows().expect("A has a database");
+    let before_b = b.rows();
+    let wanted = union(before_a.clone(), before_b.clone().unwrap_or_default());
+    for cut_after in 0.. {
+        assert!(cut_after < 500, "no end");
+        world.restore();
+        let (exchanged, _) = exchange_through(a, b, intent, |near, far| carry(near, far, Some(cut_after)));
+        let when = format!("cut after {cut_after}");
+        assert!(holds(&a.rows().expect("A keeps its database"), &before_a), "{when}: A lost rows");
+        if let Some(before) = &before_b {
+            assert!(holds(&b.rows().expect("B keeps its database"), before), "{when}: B lost rows");
+        }
+        assert_eq!(a.leftovers(), Vec::<String>::new(), "{when}");
+        assert_eq!(b.leftovers(), Vec::<String>::new(), "{when}");
+        check_points(a, b);
+        let delivered = exchanged.as_ref().is_ok_and(|exchanged| exchanged.outcome.delivered());
+        if delivered {
+            assert!(holds(&b.rows().expect("B has it"), &before_a), "{when}: not delivered after all");
+        }
+        clean(a, b, intent);
+        clean(b, a, Intent::Agree);
+        for side in [a, b] {
+            let rows = side.rows().expect("a database");
+            assert!(
+                rows == wanted,
+                "{when}: {} has {} rows of {}",
+                side.place.device,
+                rows.len(),
+                wanted.len()
+            );
+            assert_eq!(side.leftovers(), Vec::<String>::new(), "{when}");
+        }
+        let info = |side: &Side| Broker::open(&side.dir).and_then(|mut broker| broker.info()).expect("info");
+        assert!(info(a).agrees_with(&info(b)), "{when}: {:?} {:?}", info(a), info(b));
+        check_points(a, b);
+        if let Ok(exchanged) = exchanged {
+            assert_eq!(exchanged.outcome, ends, "uncut");
+            break;
+        }
+    }
+}
+
+#[test]
+fn nobody_has_it() {
+    cut_everywhere(1000, |world| world.a.fill(0..9000, 1), Intent::Agree, Outcome::Created);
+}
+
+#[test]
+fn rows_are_missing() {
+    let prepare = |world: &World| {
+        world.a.fill(0..140, 1);
+        world.b.fill(0..20, 1);
+    };
+    cut_everywhere(25, prepare, Intent::Agree, Outcome::Rows { capped: false });
+}
+
+#[test]
+fn both_have_rows_that_the_other_lacks() {
+    let prepare = |world: &World| {
+        world.a.fill(0..120, 1);
+        world.b.fill(60..180, 500);
+    };
+    cut_everywhere(25, prepare, Intent::Agree, Outcome::Rows { capped: false });
+}
+
+#[test]
+fn a_handoff_leaves() {
+    let prepare = |world: &World| {
+        world.a.fill(50..150, 1);
+        world.b.fill(0..100, 1);
+    };
+    cut_everywhere(25, prepare, Intent::Leave, Outcome::Rows { capped: false });
+}
+
+#[test]
+fn a_file_that_is_much_the_same() {
+    let prepare = |world: &World| {
+        world.a.fill(0..9000, 1);
+        world.b.copy_of(&world.a);
+        world.a.age();
+        world.a.fill(9000..9400, 1);
+        world.b.fill(9300..9600, 77);
+    };
+    cut_everywhere(1000, prepare, Intent::Agree, Outcome::Patched);
+}
+
+#[test]
+fn a_file_that_is_quite_another() {
+    let prepare = |world: &World| {
+        world.a.fill(0..9000, 1);
+        world.a.age();
+        world.b.fill(8500..8600, 1);
+        world.b.fill(8600..14_000, 99);
+    };
+    cut_everywhere(1000, prepare, Intent::Agree, Outcome::Merged);
+}
