@@ -258,7 +258,7 @@ fn copy_rows(
 ) -> Result<RowId, ArrivalError> {
     let mut last = after;
     loop {
-        let rows = from.rows_after(last, at_once)?;
+        let rows = from.rows_within(last, at_once, BYTES_AT_ONCE)?;
         let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
         to.merge_rows(rows, None)?;
         last = id;
@@ -272,6 +272,8 @@ fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
     move |error| ArrivalError::Drive(DriveError::io(path, error))
 }
 
+/// What the rows of one transaction may come to.
+const BYTES_AT_ONCE: usize = 1 << 20;
 /// Rows in one transaction on a file that nobody else waits for: a few MiB of them.
 const ROWS_AT_ONCE_PRIVATELY: usize = 5000;
 /// Rows in one transaction: few enough that a writer who waits for it hardly notices.
