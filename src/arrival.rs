@@ -112,7 +112,10 @@ impl Arrival<'_> {
     pub fn merge(&self, staged: Staged, tick: Tick) -> Result<(), ArrivalError> {
         match self.replace(staged, tick)? {
             None => Ok(()),
-            Some(staged) => self.merge_in_place(&staged, tick),
+            Some(staged) => {
+                debug!("{}: a whole file is merged in place", self.dir.dir().display());
+                self.merge_in_place(&staged, tick)
+            }
         }
     }
 
@@ -164,11 +167,12 @@ impl Arrival<'_> {
             match staged.replace(live, &before, self.dir, &lock) {
                 Ok(replaced) => {
                     drop(lock);
+                    debug!("{}: a whole file took its place", path.display());
                     self.settle(replaced);
                     return Ok(None);
                 }
                 Err(InstallError::Busy { unused, why }) => {
-                    debug!("{} is merged in place: {why}", path.display());
+                    debug!("{}: not replaced: {why}", path.display());
                     staged = unused;
                     break;
                 }
