@@ -252,7 +252,8 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
     }
 }
 
-/// Merges all rows after a point from one database into another; returns the last one seen.
+/// Merges all rows after a point from one database into another; returns the last one seen. What comes in meanwhile is
+/// left for another time, or a steady writer would keep us here for ever.
 fn copy_rows(
     from: &mut Broker,
     to: &mut Broker,
@@ -260,8 +261,11 @@ fn copy_rows(
     at_once: usize,
     tick: Tick,
 ) -> Result<RowId, ArrivalError> {
-    let mut last = after;
+    let (mut last, end) = (after, from.max_row()?);
     loop {
+        if last >= end {
+            return Ok(last);
+        }
         let rows = from.rows_within(last, at_once, BYTES_AT_ONCE)?;
         let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
         to.merge_rows(rows, None)?;
