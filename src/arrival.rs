@@ -112,7 +112,10 @@ impl Arrival<'_> {
     pub fn merge(&self, staged: Staged, tick: Tick) -> Result<(), ArrivalError> {
         match self.replace(staged, tick)? {
             None => Ok(()),
-            Some(staged) => self.merge_in_place(&staged, tick),
+            Some(staged) => {
+                debug!("{}: a whole file is merged in place", self.dir.dir().display());
+                self.merge_in_place(&staged, tick)
+            }
         }
     }
 
@@ -164,11 +167,12 @@ impl Arrival<'_> {
             match staged.replace(live, &before, self.dir, &lock) {
                 Ok(replaced) => {
                     drop(lock);
+                    debug!("{}: a whole file took its place", path.display());
                     self.settle(replaced);
                     return Ok(None);
                 }
                 Err(InstallError::Busy { unused, why }) => {
-                    debug!("{} is merged in place: {why}", path.display());
+                    debug!("{}: not replaced: {why}", path.display());
                     staged = unused;
                     break;
                 }
@@ -262,7 +266,7 @@ fn copy_rows(
         if last >= end {
             return Ok(last);
         }
-        let rows = from.rows_after(last, at_once)?;
+        let rows = from.rows_within(last, at_once, BYTES_AT_ONCE)?;
         let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
         to.merge_rows(rows, None)?;
         last = id;
@@ -276,6 +280,8 @@ fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
     move |error| ArrivalError::Drive(DriveError::io(path, error))
 }
 
+/// What the rows of one transaction may come to.
+const BYTES_AT_ONCE: usize = 1 << 20;
 /// Rows in one transaction on a file that nobody else waits for: a few MiB of them.
 const ROWS_AT_ONCE_PRIVATELY: usize = 5000;
 /// Rows in one transaction: few enough that a writer who waits for it hardly notices.

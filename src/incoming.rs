@@ -701,8 +701,12 @@ pub fn digest_of(file: &File) -> io::Result<[u8; 32]> {
     }
 }
 
-/// Moves a damaged database away, so that the next whole file can take its place.
+/// Moves a damaged database away, so that the next whole file can take its place. Damage to another file, say one that
+/// has just arrived, is no reason to: that is only logged.
 pub fn quarantine(dir: &HashDir, reason: &BrokerError) {
+    if !matches!(reason, BrokerError::Damaged { path, .. } if path.starts_with(dir.dir())) {
+        return error!("{}: {reason}", dir.dir().display());
+    }
     match dir.quarantine() {
         Ok(Some(to)) => error!("Quarantined {} to {} due to {reason}", dir.dir().display(), to.display()),
         Ok(None) => {}
@@ -714,7 +718,7 @@ fn refuse_broker(dir: &HashDir, error: BrokerError) -> Refusal {
     match error {
         BrokerError::Busy { .. } => Refusal::Busy,
         error if error.is_damage() => {
-            error!("{}: {error}", dir.dir().display());
+            quarantine(dir, &error);
             Refusal::Damaged
         }
         error => Refusal::Failed(error.to_string()),

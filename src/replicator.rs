@@ -79,6 +79,8 @@ enum Fate {
     Done(Outcome),
     /// It did not.
     Failed,
+    /// It did not, because our own database turned out to be damaged. It is in quarantine now.
+    Damaged,
 }
 
 impl<'a> Replicator<'a> {
@@ -270,6 +272,14 @@ impl<'a> Replicator<'a> {
             sent.calls += 1;
             let failed = match &fate {
                 Fate::Failed => true,
+                Fate::Damaged => {
+                    for target in &targets[at..] {
+                        sent.calls += 1;
+                        tally.fail_node(&target.replication_ip, &target.name, 1);
+                    }
+                    at = targets.len();
+                    true
+                }
                 Fate::Done(outcome) => {
                     if outcome.delivered() {
                         sent.delivered.insert(target.id);
@@ -356,6 +366,11 @@ impl<'a> Replicator<'a> {
                     return self.count(&whom, info, ended, tally);
                 }
                 Err(ExchangeError::Peer(PeerError::Gone)) if kept => {}
+                Err(ExchangeError::Broker(reason)) if reason.is_damage() && self.dry_run.is_none() => {
+                    error!("ERROR reading db {}: {reason}", found.dir.dir().display());
+                    quarantine(found.dir, &reason);
+                    return Fate::Damaged;
+                }
                 Err(error) => return self.lost(&whom, address, error),
             }
         }
