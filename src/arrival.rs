@@ -252,7 +252,8 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
     }
 }
 
-/// Merges all rows after a point from one database into another; returns the last one seen.
+/// Merges all rows after a point from one database into another; returns the last one seen. What comes in meanwhile is
+/// left for another time, or a steady writer would keep us here for ever.
 fn copy_rows(
     from: &mut Broker,
     to: &mut Broker,
@@ -260,9 +261,12 @@ fn copy_rows(
     at_once: usize,
     tick: Tick,
 ) -> Result<RowId, ArrivalError> {
-    let mut last = after;
+    let (mut last, end) = (after, from.max_row()?);
     loop {
-        let rows = from.rows_after(last, at_once)?;
+        if last >= end {
+            return Ok(last);
+        }
+        let rows = from.rows_within(last, at_once, BYTES_AT_ONCE)?;
         let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
         to.merge_rows(rows, None)?;
         last = id;
@@ -276,6 +280,8 @@ fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
     move |error| ArrivalError::Drive(DriveError::io(path, error))
 }
 
+/// What the rows of one transaction may come to.
+const BYTES_AT_ONCE: usize = 1 << 20;
 /// Rows in one transaction on a file that nobody else waits for: a few MiB of them.
 const ROWS_AT_ONCE_PRIVATELY: usize = 5000;
 /// Rows in one transaction: few enough that a writer who waits for it hardly notices.

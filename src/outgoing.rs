@@ -263,7 +263,7 @@ impl Subject<'_> {
         in_bulk: bool,
     ) -> Result<(RowId, u64), ExchangeError> {
         let limit = if in_bulk { ROWS_IN_BULK } else { self.node.config.per_diff.min(ROWS_LIMIT) };
-        let mut rows = self.broker.rows_after(after, limit)?;
+        let mut rows = self.broker.rows_within(after, limit, ROWS_BYTES_LIMIT)?;
         let mut bytes = 0;
         let fitting = rows.iter().take_while(|row| {
             bytes += packed_bytes(row);

@@ -452,7 +452,8 @@ mod tests {
 
     #[test]
     fn large_replicas_without_a_common_point_are_looked_at_before_all_rows_go() {
-        let strategy = |mine, theirs| chosen(false, Points(mine, theirs, NONE, NONE, NONE), |_, _| {}).strategy;
+        let strategy =
+            |mine, theirs| chosen(false, Points(mine, theirs, NONE, NONE, NONE), |_, _| {}).strategy;
         let looked_at = Strategy::File { instead_of: RowId::NONE };
         assert_eq!(strategy(SAMPLE_ROWS, SAMPLE_ROWS), looked_at);
         assert_eq!(strategy(SAMPLE_ROWS - 1, SAMPLE_ROWS), ALL);

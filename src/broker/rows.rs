@@ -22,6 +22,20 @@ impl Broker {
     /// # Errors
     /// Any [`BrokerError`] but `Exists`.
     pub fn rows_after(&mut self, after: RowId, limit: usize) -> Result<Vec<Row>, BrokerError> {
+        self.rows_within(after, limit, usize::MAX)
+    }
+
+    /// The same, but no more than it takes to come to `limit_bytes` of text: rows can be of any size, and memory is
+    /// limited. At least one, if there is one.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn rows_within(
+        &mut self,
+        after: RowId,
+        limit: usize,
+        limit_bytes: usize,
+    ) -> Result<Vec<Row>, BrokerError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.db.read(|conn, schema| {
             let sql =
@@ -29,8 +43,14 @@ impl Broker {
             let mut statement = conn.prepare_cached(&sql)?;
             let mut found = statement.query(params![after.0, limit])?;
             let mut rows = Vec::new();
+            let mut bytes = 0;
             while let Some(row) = found.next()? {
-                rows.push(read_row(row)?);
+                let row = read_row(row)?;
+                bytes += row.name.len() + row.created_at.len() + row.content_type.len() + row.etag.len();
+                rows.push(row);
+                if bytes >= limit_bytes {
+                    break;
+                }
             }
             Ok(rows)
         })

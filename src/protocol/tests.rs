@@ -34,7 +34,6 @@ struct Replica {
     ranges: BTreeMap<String, ShardRange>,
     sharding: bool,
     page_bytes: u32,
-    file_bytes: u64,
     /// Deltas against this one come out wrong.
     spoils_deltas: bool,
     whole_files_taken: u32,
@@ -52,7 +51,6 @@ impl Replica {
             ranges: BTreeMap::new(),
             sharding: false,
             page_bytes: 4096,
-            file_bytes: 8192,
             spoils_deltas: false,
             whole_files_taken: 0,
         }
@@ -114,7 +112,6 @@ impl Replica {
             sharding_initiated: self.sharding,
             ranges_digest: digest,
             page_bytes: self.page_bytes,
-            file_bytes: self.file_bytes,
             ..info(self.id.as_str())
         }
     }
@@ -563,8 +560,7 @@ fn plans() -> Vec<Plan> {
     };
     let mut other_pages = b().with(5..25, 5);
     other_pages.page_bytes = 1024;
-    let sized = |replica: Replica| Replica { file_bytes: 100 << 20, ..replica };
-    let mut other_pages_too = b().with(4..15, 7);
+    let mut other_pages_too = b().aged(1_000_000).with(4..15, 7);
     other_pages_too.page_bytes = 1024;
     let mut spoiling = old();
     spoiling.spoils_deltas = true;
@@ -665,8 +661,8 @@ fn plans() -> Vec<Plan> {
         ),
         plan(
             "rows after a look at the file",
-            sized(a().with(0..9, 5)),
-            Some(sized(other_pages_too)),
+            a().aged(1_000_000).with(0..9, 5),
+            Some(other_pages_too),
             rows.clone(),
             &["an offer", "accept", "rows"],
         ),
@@ -674,7 +670,7 @@ fn plans() -> Vec<Plan> {
         plan(
             "shard ranges",
             ranged(a().with(0..3, 5), 0..RANGES_PER_MESSAGE + 1),
-            Some(ranged(b().with(0..3, 5), 100..3)),
+            Some(ranged(b().with(0..3, 5), 0..0)),
             nothing(Agreement::NoChange),
             &["shard ranges"],
         ),

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use swiftlet::broker::Broker;
 use swiftlet::config::Config;
@@ -17,7 +17,7 @@ use swiftlet::incoming;
 use swiftlet::node::Node;
 use swiftlet::pass::{self, Nobody, Scope};
 use swiftlet::peer::Peer;
-use swiftlet::protocol::message::{Message, Refusal};
+use swiftlet::protocol::message::{Meet, Message, Refusal};
 use swiftlet::replicator::{Absent, Found, Replicator};
 use swiftlet::ring::{Device, DeviceId, FormatVersion, Ring};
 use swiftlet::stop::Stop;
@@ -47,13 +47,17 @@ pub enum Answer {
     HangsUp,
     /// It says nothing at all.
     Hangs,
+    /// It is at work for this long, says so all the while, and then holds all of it.
+    Works(Duration),
 }
 
 /// What scripted peers are to answer, and which of them were asked, in order.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Script {
     pub answers: Mutex<BTreeMap<u32, Answer>>,
     pub asked: Mutex<Vec<u32>>,
+    /// What happens while a peer thinks about its answer, given what it was shown.
+    pub meanwhile: Mutex<Option<Box<dyn FnMut(&Meet) + Send>>>,
 }
 
 impl Nodes {
@@ -135,6 +139,11 @@ impl Nodes {
         self.ring.device(DeviceId(id)).expect("a device of the ring")
     }
 
+    /// Tells all of them to stop, as a signal would.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
     /// Where the device is mounted.
     pub fn root(&self, id: u32) -> PathBuf {
         self.home.path().join(format!("node{id}")).join(&self.device(id).name)
@@ -208,11 +217,20 @@ fn follow(stream: TcpStream, id: u32, script: &Script, stop: &Stop) {
     while let Ok(message) = peer.hear() {
         let Message::Meet(meet) = message else { panic!("device {id} was told: {}", message.name()) };
         script.asked.lock().expect("the script").push(id);
+        if let Some(meanwhile) = script.meanwhile.lock().expect("the script").as_mut() {
+            meanwhile(&meet);
+        }
         let answer = script.answers.lock().expect("the script").get(&id).cloned();
+        let (own_id, max_row) = (meet.info.id.clone(), meet.info.max_row);
+        let holds = Message::Equal { id: own_id, max_row, point: max_row };
         let said = match answer.unwrap_or_else(|| panic!("device {id} has no part in the script")) {
-            Answer::Holds => {
-                let (id, max_row) = (meet.info.id.clone(), meet.info.max_row);
-                peer.say(&Message::Equal { id, max_row, point: max_row })
+            Answer::Holds => peer.say(&holds),
+            Answer::Works(time) => {
+                let end = Instant::now() + time;
+                while Instant::now() < end && peer.say(&Message::Working).is_ok() {
+                    thread::sleep(Duration::from_millis(100));
+                }
+                peer.say(&holds)
             }
             Answer::Refuses(refusal) => peer.say(&Message::Refused(refusal)),
             Answer::HangsUp => return,
