@@ -1,0 +1,8 @@
+//! Three and four agents on loopback, as daemons and from cron: whatever differs, all replicas end equal and in place.
+
+#[path = "../cluster/mod.rs"]
+mod cluster;
+
+mod cron;
+mod daemons;
+mod signals;

@@ -1,0 +1,111 @@
+//! A crowd of writers on both replicas while passes run.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Cluster, Container, rows};
+use crate::writer::{Habit, Worker, at_most_busy, finish};
+
+/// Two nodes that serve, and a container on both.
+fn cluster() -> (Cluster, Container) {
+    let cluster = Cluster::new(2);
+    cluster.configure_all(&[("agent_passes", "no")]);
+    let container = cluster.container("live");
+    (0..2).for_each(|device| drop(cluster.create(device, &container)));
+    cluster.start_all();
+    (cluster, container)
+}
+
+/// Two more passes of each, and every acknowledged row is everywhere, once.
+fn all_is_there(cluster: &Cluster, container: &Container, written: &BTreeSet<String>) {
+    for _ in 0..2 {
+        cluster.once(0, "").ended(0);
+        cluster.once(1, "").ended(0);
+    }
+    for device in 0..2 {
+        let replica = cluster.replica(device, container).expect("it is there");
+        let lost: Vec<_> =
+            written.iter().filter(|name| !replica.rows.contains_key(&((*name).clone(), 0))).collect();
+        assert!(lost.is_empty(), "{} of {} lost on {device}: {:?}", lost.len(), written.len(), lost.first());
+        assert_eq!(replica.info.count, replica.rows.len() as i64, "sums on {device}");
+    }
+    assert_eq!(cluster.disagreement(container), None);
+}
+
+#[test]
+fn rows_travel_both_ways_while_writers_write() {
+    let (cluster, container) = cluster();
+    let stop = cluster.swift_dir().join("stop");
+    let mut workers = Vec::new();
+    for device in 0..2 {
+        for habit in [Habit::Anew, Habit::Holding, Habit::Pending, Habit::Reading] {
+            let name = format!("{habit:?}-{device}");
+            workers.push(Worker::start(habit, &cluster.home(device, &container), &name, &stop));
+        }
+    }
+    let begun = Instant::now();
+    let mut sent = 0;
+    while begun.elapsed() < RUN {
+        for node in 0..2 {
+            let passed = cluster.once(node, "");
+            at_most_busy(&passed);
+            sent += passed.count("rows_sent");
+        }
+    }
+    let written = finish(workers, &stop);
+    assert!(sent > 0, "no pass ever sent a row");
+    all_is_there(&cluster, &container, &written);
+}
+
+/// Makes one replica far ahead in each round, so that whole files travel while writers of these habits are at work on
+/// both. `enough` is asked how many took a
+/// place, and how many were merged in place.
+fn install_files_beside(habits: &[Habit], enough: impl Fn(usize, usize) -> bool) {
+    let (cluster, container) = cluster();
+    let stop = cluster.swift_dir().join("stop");
+    let mut workers = Vec::new();
+    for device in 0..2 {
+        for habit in habits {
+            let name = format!("{habit:?}-{device}");
+            workers.push(Worker::start(*habit, &cluster.home(device, &container), &name, &stop));
+        }
+    }
+    let installs = || {
+        let logs = cluster.log(0) + &cluster.log(1);
+        let count = |what: &str| logs.matches(&format!("a whole file {what}")).count();
+        (count("took its place"), count("is merged in place"))
+    };
+    let begun = Instant::now();
+    let (mut round, mut renamed, mut merged) = (0, 0, 0);
+    while begun.elapsed() < RUN || !enough(renamed, merged) && begun.elapsed() < LONGEST_RUN {
+        let ahead = round % 2;
+        let batch = rows(&format!("far-{round}"), 0..FAR);
+        cluster.open(ahead, &container).merge_rows(batch, None).expect("merged");
+        at_most_busy(&cluster.once(ahead, ""));
+        (renamed, merged) = installs();
+        round += 1;
+    }
+    let written = finish(workers, &stop);
+    println!("{habits:?}: {round} rounds, {renamed} files took a place, {merged} were merged in place");
+    assert!(enough(renamed, merged), "{renamed}, {merged}\n{}", cluster.logs());
+    all_is_there(&cluster, &container, &written);
+}
+
+#[test]
+fn whole_files_are_merged_in_place_beside_busy_writers() {
+    install_files_beside(&[Habit::Anew, Habit::Pending, Habit::Reading], |renamed, merged| {
+        renamed + merged > 0
+    });
+}
+
+#[test]
+fn whole_files_take_the_place_of_a_database_that_is_seldom_open() {
+    install_files_beside(&[Habit::Seldom], |renamed, _| renamed > 0);
+}
+
+/// How long writers and passes go on together.
+const RUN: Duration = Duration::from_secs(3);
+/// How long, where what the test is about has not happened yet.
+const LONGEST_RUN: Duration = Duration::from_secs(20);
+/// More rows than are sent one by one.
+const FAR: u64 = 60_000;
