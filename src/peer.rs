@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn lengths_out_of_bounds_end_the_connection_at_once() {
-        for length in [0, wire::FRAME_LIMIT as u32 + 1, u32::MAX] {
+        for length in [0, crate::protocol::FRAME_LIMIT as u32 + 1, u32::MAX] {
             let (mut peer, mut stranger) = with_stranger(Duration::from_secs(5));
             stranger.write_all(&length.to_be_bytes()).unwrap();
             let error = peer.hear().expect_err("no frame has this length");

@@ -5,7 +5,8 @@
 
 use rusqlite::{Connection, ToSql, params};
 
-use super::db::{Fault, number, text};
+use super::db::{number, text};
+use super::fault::Fault;
 use super::rows::Change;
 use super::schema::Schema;
 use super::shard_ranges::RangeSummary;

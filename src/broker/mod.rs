@@ -24,6 +24,7 @@ use crate::replica::{
 use crate::timestamp::{Stamp, Timestamp};
 
 mod db;
+mod fault;
 mod flush;
 mod lifecycle;
 pub mod pending;
@@ -31,10 +32,11 @@ mod rows;
 mod schema;
 mod shard_ranges;
 
-pub use db::BrokerError;
+pub use fault::BrokerError;
 pub use lifecycle::{AccountReport, Reclaimed};
 
-use db::{Db, Fault, Use, number, text};
+use db::{Db, Use, number, text};
+use fault::Fault;
 use schema::Schema;
 use shard_ranges::RangeSummary;
 

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params, params_from_iter};
 
-use super::db::{Fault, number, text};
+use super::db::{number, text};
+use super::fault::Fault;
 use super::schema::Schema;
 use super::{Broker, BrokerError};
 use crate::merge;

@@ -6,7 +6,7 @@
 
 use rusqlite::Connection;
 
-use super::db::Fault;
+use super::fault::Fault;
 
 /// What a database's schema has of all that was added to Swift's over the years.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

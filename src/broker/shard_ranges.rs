@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, params};
 
-use super::db::{Fault, number, text};
+use super::db::{number, text};
+use super::fault::Fault;
 use super::schema::Schema;
 use super::{Broker, BrokerError, container_path};
 use crate::merge;

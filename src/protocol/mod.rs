@@ -19,6 +19,7 @@
 //! The receiver may refuse at any point; what the sender says before it hears that is passed over. Anything else that
 //! comes out of turn, or does not parse, is a [`Violation`] and ends the connection: nothing that was staged is used.
 
+mod fields;
 pub mod message;
 pub mod receiver;
 pub mod rows;
@@ -32,6 +33,10 @@ use std::fmt;
 use crate::replica::ShardRange;
 use message::Message;
 
+/// What this end speaks. Raised when a message changes.
+pub const VERSION: u16 = 1;
+/// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
+pub const FRAME_LIMIT: usize = 5 << 20;
 /// Batches of rows on their way at once: enough to keep reading, sending and merging at the same time.
 pub const BATCHES_IN_FLIGHT: u64 = 4;
 /// Windows of a delta worked on at once, for the same reason.

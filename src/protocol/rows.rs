@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::wire::{Reader, Writer};
+use super::fields::{Reader, Writer};
 use crate::hash_path::hex16;
 use crate::replica::{PolicyIndex, Row, RowHash, TEXT_LIMIT};
 use crate::timestamp::RowTimes;

@@ -12,10 +12,11 @@ use swiftlet::hash_path::Partition;
 use swiftlet::incoming::{self, SAMPLE_PAGES};
 use swiftlet::outgoing::ExchangeError;
 use swiftlet::peer::{Peer, PeerError};
+use swiftlet::protocol::FRAME_LIMIT;
 use swiftlet::protocol::message::{Basis, Intent, Meet, Message, Refusal, Settled, Shape};
 use swiftlet::protocol::rows::ROWS_LIMIT;
 use swiftlet::protocol::sender::Outcome;
-use swiftlet::protocol::wire::{self, FRAME_LIMIT, Greeting, Inbox};
+use swiftlet::protocol::wire::{self, Greeting, Inbox};
 use swiftlet::replica::{ReplicaId, ReplicaInfo, RowHash, RowId};
 
 use super::{AGED, Side, World, call, object, picture};

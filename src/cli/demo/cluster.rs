@@ -19,7 +19,7 @@ use nix::unistd::{Pid, Uid, User};
 use serde_json::Value;
 
 use super::Trouble;
-use super::story::Deed;
+use super::deed::Deed;
 use crate::drive::HashDir;
 use crate::hash_path::{HashSalt, PartShift, Partition};
 use crate::ring::{Device, DeviceId, FormatVersion, Ring};

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod containers;
+mod deed;
 mod proof;
 mod story;
 
@@ -25,7 +26,8 @@ use crate::stop::Stop;
 use crate::timestamp::Timestamp;
 use cluster::{Cluster, NODES};
 use containers::{ACCOUNT, CASES, Container, salt_that_spreads};
-use story::{Deed, Story};
+use deed::Deed;
+use story::Story;
 
 /// Why the demo ended early. Whatever it had started is gone by then.
 #[derive(Debug)]
