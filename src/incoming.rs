@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, error, info, warn};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::arrival::{Arrival, ArrivalError};
 use crate::broker::{Broker, BrokerError};
@@ -50,7 +52,8 @@ pub fn listen(listener: &TcpListener, node: &Arc<Node>, until: &Stop) -> io::Res
         let (stream, address) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                thread::sleep(ACCEPT_PAUSE);
+                // Whether it ends for a caller, the time or a signal, the next look tells.
+                let _ = poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], ACCEPT_WAIT);
                 continue;
             }
             Err(error) => {
@@ -384,8 +387,12 @@ impl<'a> Visit<'a> {
                 let point = SyncPoint { remote_id: sender, point: through };
                 broker.merge_sync_points(&[point], Direction::Incoming)?;
             }
-            broker.merge_sync_points(points, Direction::Incoming)?;
-            broker.info()
+            let info = broker.info()?;
+            // What the sender had of *us* is no news to us.
+            let others: Vec<SyncPoint> =
+                points.iter().filter(|point| point.remote_id != info.id).cloned().collect();
+            broker.merge_sync_points(&others, Direction::Incoming)?;
+            Ok(info)
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         self.share = None;
@@ -741,8 +748,8 @@ fn refuse_io(error: io::Error) -> Refusal {
     }
 }
 
-/// How long an accept loop sleeps when nobody calls.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How long, in milliseconds, an accept loop waits for a caller before it looks whether it should end.
+const ACCEPT_WAIT: u8 = 200;
 /// A thread that answers keeps its buffers on the heap.
 const STACK_BYTES: usize = 512 << 10;
 /// What merging batches of rows takes: a batch packed, unpacked, and SQLite's cache.

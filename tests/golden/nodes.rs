@@ -57,8 +57,11 @@ pub struct Script {
     pub answers: Mutex<BTreeMap<u32, Answer>>,
     pub asked: Mutex<Vec<u32>>,
     /// What happens while a peer thinks about its answer, given what it was shown.
-    pub meanwhile: Mutex<Option<Box<dyn FnMut(&Meet) + Send>>>,
+    pub meanwhile: Mutex<Option<Meanwhile>>,
 }
+
+/// Something that happens while a peer thinks.
+pub type Meanwhile = Box<dyn FnMut(&Meet) + Send>;
 
 impl Nodes {
     /// Nodes for the devices of a ring. Nobody listens yet. `conf` is added to the section of each.

@@ -113,7 +113,7 @@ fn everybody(nodes: &mut Nodes, answer: Answer) -> Arc<Script> {
     script
 }
 
-/// 1. Points say that all was sent both ways; the rows say otherwise. Swift believes the points.
+/// Weakness 1: Points say that all was sent both ways; the rows say otherwise. Swift believes the points.
 #[test]
 fn points_that_promise_too_much_hide_no_rows() {
     let mut nodes = Nodes::of(&ring(2, 2), "");
@@ -146,8 +146,8 @@ enum Writer {
     Stays,
 }
 
-/// 2, 10. A writer commits a row in every pause of a merge, and will not wait for a lock. Swift renames the file that it
-/// has written to, and holds a lock for as long as a copy takes.
+/// Weaknesses 2 and 10: A writer commits a row in every pause of a merge, and will not wait for a lock. Swift renames
+/// the file that it has written to, and holds a lock for as long as a copy takes.
 #[test]
 fn no_row_is_lost_while_a_whole_file_is_merged() {
     for writer in [Writer::ComesAndGoes, Writer::Stays] {
@@ -211,8 +211,8 @@ fn prepare(connection: &Connection) {
     connection.create_scalar_function("chexor", 3, flags, mix).expect("a function");
 }
 
-/// 3. The journal of a database that is gone, of a transaction that spilled: whoever opens a database of its name rolls
-/// it back into that.
+/// Weakness 3: The journal of a database that is gone, of a transaction that spilled: whoever opens a database of its
+/// name rolls it back into that.
 #[test]
 fn a_stray_journal_does_not_reach_the_file_that_takes_its_place() {
     let mut nodes = Nodes::of(&ring(2, 2), "");
@@ -246,8 +246,8 @@ fn a_stray_journal_does_not_reach_the_file_that_takes_its_place() {
     assert_eq!(check, "ok");
 }
 
-/// 4. Rows arrive in the pending file of a handoff while its peers are asked whether they hold everything. Swift looks
-/// at the highest row, which they have not changed yet, and removes them with the directory.
+/// Weakness 4: Rows arrive in the pending file of a handoff while its peers are asked whether they hold everything.
+/// Swift looks at the highest row, which they have not changed yet, and removes them with the directory.
 #[test]
 fn a_handoff_is_not_removed_with_rows_that_came_in_meanwhile() {
     /// When a row comes in: while the first peer is asked for the first time, or every time.
@@ -291,8 +291,8 @@ fn a_handoff_is_not_removed_with_rows_that_came_in_meanwhile() {
     }
 }
 
-/// 5. An older copy of one replica comes back from a backup, with its id and lower row numbers. Swift's points are too
-/// high for it: nothing comes back, and what is new does not go out.
+/// Weakness 5: An older copy of one replica comes back from a backup, with its id and lower row numbers. Swift's points
+/// are too high for it: nothing comes back, and what is new does not go out.
 #[test]
 fn a_restored_database_gets_its_rows_back_and_its_new_ones_out() {
     let mut nodes = Nodes::of(&ring(2, 2), "");
@@ -322,8 +322,8 @@ fn a_restored_database_gets_its_rows_back_and_its_new_ones_out() {
     assert_eq!(rows, 10 + 20 + 1 + 19 + 20 + 21);
 }
 
-/// 6. Two replicas have a row of one name and one stamp, with different sizes. Nothing says who is right: each keeps its
-/// own, as in Swift, where nobody ever learns of it. Here a dry run says so, and a pass logs it.
+/// Weakness 6: Two replicas have a row of one name and one stamp, with different sizes. Nothing says who is right: each
+/// keeps its own, as in Swift, where nobody ever learns of it. Here a dry run says so, and a pass logs it.
 #[test]
 fn rows_tied_by_their_stamps_are_told_of() {
     struct Lines(Mutex<Vec<String>>);
@@ -351,8 +351,8 @@ fn rows_tied_by_their_stamps_are_told_of() {
     }
 }
 
-/// 7. A peer needs longer than `node_timeout`, and says that it is at it. Swift allows what it thinks a merge takes, then
-/// gives up on a peer that goes on.
+/// Weakness 7: A peer needs longer than `node_timeout`, and says that it is at it. Swift allows what it thinks a merge
+/// takes, then gives up on a peer that goes on.
 #[test]
 fn a_peer_that_is_at_work_is_waited_for() {
     let mut nodes = Nodes::of(&ring(2, 2), "node_timeout = 0.5");
@@ -362,7 +362,8 @@ fn a_peer_that_is_at_work_is_waited_for() {
     assert_eq!((tally.success, tally.failure), (1, 0));
 }
 
-/// 9. A sender dies in the middle of a file, and starts over. Nothing of the first attempt is left, nor in the way.
+/// Weakness 9: A sender dies in the middle of a file, and starts over. Nothing of the first attempt is left, nor in the
+/// way.
 #[test]
 fn half_a_file_leaves_nothing_and_stands_in_nobodys_way() {
     let mut nodes = Nodes::of(&ring(2, 2), "");
@@ -397,7 +398,7 @@ fn half_a_file_leaves_nothing_and_stands_in_nobodys_way() {
     assert_eq!(names(&mut nodes.broker(1, ACCOUNT, &container)).len(), 20_000);
 }
 
-/// 11. A peer takes connections and says nothing. Swift waits for it as often as there are databases.
+/// Weakness 11: A peer takes connections and says nothing. Swift waits for it as often as there are databases.
 #[test]
 fn a_peer_that_hangs_is_waited_for_once() {
     let mut nodes = Nodes::of(&ring(2, 2), "node_timeout = 1\nconcurrency = 1");
@@ -412,7 +413,7 @@ fn a_peer_that_hangs_is_waited_for_once() {
     assert_eq!(script.asked.lock().unwrap().len(), 1);
 }
 
-/// 12. The drive of a node is gone. That is one failure, of that device, and the other's work goes on.
+/// Weakness 12: The drive of a node is gone. That is one failure, of that device, and the other's work goes on.
 #[test]
 fn a_bad_drive_fails_itself_alone() {
     let mut nodes = Nodes::of(&ring(3, 2), "");
@@ -426,7 +427,7 @@ fn a_bad_drive_fails_itself_alone() {
     assert_eq!(nodes.pass(0).success, 1);
 }
 
-/// 15. Ranges that both have are not told: their digest goes with the introduction.
+/// Weakness 15: Ranges that both have are not told: their digest goes with the introduction.
 #[test]
 fn equal_shard_ranges_are_not_told() {
     let nodes = Nodes::of(&ring(2, 2), "");
@@ -451,8 +452,8 @@ fn place(nodes: &Nodes, device: u32, container: &str) -> Place {
     Place { device: DeviceName::new(format!("d{device}")).unwrap(), partition, hash }
 }
 
-/// 16. Whatever a peer names is checked against our ring and the container's own name; a name that could leave its
-/// directory is not even parsed. Swift joins what it hears to a path.
+/// Weakness 16: Whatever a peer names is checked against our ring and the container's own name; a name that could leave
+/// its directory is not even parsed. Swift joins what it hears to a path.
 #[test]
 fn hostile_names_reach_no_file() {
     let mut nodes = Nodes::of(&ring(2, 2), "");
@@ -525,8 +526,8 @@ fn files(nodes: &Nodes) -> BTreeSet<String> {
     found
 }
 
-/// 18. A signal is a wish: a pass that waits for a peer ends within moments, whatever `node_timeout` says, and what was
-/// under way is not half done.
+/// Weakness 18: A signal is a wish: a pass that waits for a peer ends within moments, whatever `node_timeout` says, and
+/// what was under way is not half done.
 #[test]
 fn the_wish_to_stop_is_heard_in_the_middle_of_an_exchange() {
     let mut nodes = Nodes::of(&ring(2, 2), "node_timeout = 60");
