@@ -142,7 +142,6 @@ impl Drive {
                 }
             }
         }
-        stage::forget_unfinished_swaps(&tmp, older_than)?;
         unlink_older(&tmp, older_than, |name| !name.ends_with(stage::REPLACED))
     }
 

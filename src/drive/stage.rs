@@ -104,12 +104,12 @@ impl Staged {
     /// * `old` holds the exclusive lock, and its path still names it;
     /// * no journal lies beside it;
     /// * it looks as it did when the last of its rows were merged into this file: `merged_up_to`;
-    /// * nobody else has it open, nor comes to while it is renamed.
+    /// * nobody else has it open, nor comes for it while it is renamed.
     ///
     /// Else [`InstallError::Busy`]: merge in place instead. Sync this file first, so that it takes no time here; then take
     /// the directory's lock, and the exclusive one last.
     ///
-    /// The old file keeps a link in `tmp` and stays locked until [`Replaced::settle`].
+    /// The old file gets a name in `tmp` and stays locked until [`Replaced::settle`].
     pub fn replace(
         self,
         old: LiveFile,
@@ -136,27 +136,57 @@ impl Staged {
         if let Some(why) = busy {
             return Err(InstallError::Busy { why, unused: staged });
         }
-        // The link is on disk before the name is given away, so that no crash takes the old file with it.
+        // From now on the file has the name that the old one is to have. If this process ends before the two change names,
+        // its rows are swept into the old one, which is as good.
         let tmp = dir.device().join("tmp");
         let start = format!("{}.{}.", dir.hash(), merged_up_to.change_counter);
-        let mut link = TmpName(tmp.join(random_name(&start, 8) + REPLACED));
-        fs::hard_link(&place, &link.0).and_then(|()| File::open(&tmp)?.sync_all()).map_err(failed)?;
-        if sys::take_lease(old.file()).is_err() {
-            return Err(InstallError::Busy { why: Why::OpenElsewhere, unused: staged });
-        }
         let Staged { file, mut name } = staged;
-        drop(file);
-        let renamed = fs::rename(&name.0, &place);
-        let undisturbed = sys::lease_is_whole(old.file());
-        // Fails only if the lease is gone, and then nobody waits for it.
-        let _ = sys::give_up_lease(old.file());
-        renamed.map_err(failed)?;
+        let mut link = TmpName(tmp.join(random_name(&start, 8) + REPLACED));
+        fs::rename(&name.0, &link.0).and_then(|()| File::open(&tmp)?.sync_all()).map_err(failed)?;
         name.forget();
-        let replaced =
-            Replaced { stamp: old.stamp().map_err(failed)?, link: link.forget(), old, undisturbed };
+        let alone = sys::take_lease(old.file()).and_then(|()| sys::take_lease(&file)).is_ok();
+        let exchanged = match alone {
+            true => exchange(&place, old.file(), &link.0, &file),
+            false => Ok(false),
+        };
+        let undisturbed = sys::lease_is_whole(old.file());
+        if let Ok(false) = exchanged {
+            // These fail only if the lease is gone, and then nobody waits for it.
+            let _ = (sys::give_up_lease(old.file()), sys::give_up_lease(&file));
+            let unused = Staged { file, name: link };
+            return Err(InstallError::Busy { why: Why::OpenElsewhere, unused });
+        }
+        let link = link.forget();
+        // Gives up its lease as well, and not before: closed later, it would take the locks of whoever came in then.
+        drop(file);
+        let _ = sys::give_up_lease(old.file());
+        exchanged.map_err(failed)?;
+        let replaced = Replaced { stamp: old.stamp().map_err(failed)?, link, old, undisturbed };
         dir.sync().map_err(failed)?;
         Ok(replaced)
     }
+}
+
+/// Lets two files change names while we have a lease on each, so that whoever comes for either of them in this moment
+/// waits inside `open`. If somebody has come for the old one, which would then be without a name, they change back: false.
+///
+/// Should others have come for both at once, those who came for the old one find it locked until they give up.
+fn exchange(place: &Path, old: &File, link: &Path, new: &File) -> io::Result<bool> {
+    let swap =
+        || Ok::<_, io::Error>(renameat2(AT_FDCWD, link, AT_FDCWD, place, RenameFlags::RENAME_EXCHANGE)?);
+    match swap() {
+        Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => return Ok(false),
+        outcome => outcome?,
+    }
+    if sys::lease_is_whole(old) || !sys::lease_is_whole(new) {
+        return Ok(true);
+    }
+    swap()?;
+    if sys::lease_is_whole(new) {
+        return Ok(false);
+    }
+    swap()?;
+    Ok(true)
 }
 
 /// A path in `tmp` that is unlinked when dropped, with what SQLite may have left beside it.
@@ -278,47 +308,21 @@ pub struct Leftover {
 /// Those of swaps that run at this moment are among them: skip what is younger than a swap may take.
 pub fn replaced_files(drive: &Drive) -> io::Result<Vec<Leftover>> {
     let mut found = Vec::new();
-    for (path, metadata) in links_of_swaps(&drive.tmp())? {
-        // With a second link it is still, or again, somebody's database: the swap did not happen.
-        if metadata.nlink() == 1 {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let mut parts = name.split('.');
-            let (hash, change_counter) = (parts.next().map(str::parse), parts.next().map(str::parse));
-            if let (Some(Ok(hash)), Some(Ok(change_counter))) = (hash, change_counter) {
-                found.push(Leftover { path, hash, change_counter });
-            }
+    let entries = match fs::read_dir(drive.tmp()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(name) = name.strip_suffix(REPLACED) else { continue };
+        let mut parts = name.split('.');
+        let (hash, change_counter) = (parts.next().map(str::parse), parts.next().map(str::parse));
+        if let (Some(Ok(hash)), Some(Ok(change_counter))) = (hash, change_counter) {
+            found.push(Leftover { path, hash, change_counter });
         }
     }
     Ok(found)
-}
-
-/// Unlinks the links of swaps that did not happen, if they were made before `older_than`.
-pub(super) fn forget_unfinished_swaps(tmp: &Path, older_than: SystemTime) -> io::Result<()> {
-    let older_than = older_than.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    for (path, metadata) in links_of_swaps(tmp)? {
-        if metadata.nlink() > 1 && metadata.ctime() < older_than {
-            let _ = fs::remove_file(path);
-        }
-    }
-    Ok(())
-}
-
-fn links_of_swaps(tmp: &Path) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
-    let entries = match fs::read_dir(tmp) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut links = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_file() && entry.file_name().to_string_lossy().ends_with(REPLACED) => {
-                links.push((entry.path(), metadata));
-            }
-            _ => (),
-        }
-    }
-    Ok(links)
 }
 
 /// Why a live database could not be replaced just now.
@@ -602,18 +606,52 @@ mod tests {
     }
 
     #[test]
-    fn reclaiming_spares_replaced_files_and_forgets_swaps_that_did_not_happen() {
+    fn reclaiming_spares_replaced_files() {
         let bench = bench();
-        let path = bench.database();
         let tmp = bench.drive.tmp();
         fs::create_dir(&tmp).unwrap();
-        let (unfinished, replaced) = (tmp.join("x.1.2.replaced"), tmp.join("y.1.2.replaced"));
-        fs::hard_link(&path, &unfinished).unwrap();
+        let replaced = tmp.join("y.1.2.replaced");
         fs::write(&replaced, "").unwrap();
         fs::create_dir_all(tmp.join("half.removed/x")).unwrap();
-        assert_eq!(bench.drive.reclaim_tmp(SystemTime::UNIX_EPOCH).unwrap(), 0);
-        assert!(unfinished.exists());
         bench.drive.reclaim_tmp(SystemTime::now() + LONG).unwrap();
         assert_eq!(in_tmp(&bench), [replaced]);
+    }
+
+    /// Lets somebody come for each of the `wanted` in the moment of the exchange: whether it took place, and whether he
+    /// who came for the old file has one with a name.
+    fn exchanged(wanted: &[&str]) -> (bool, bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let [old, new] = ["old", "new"].map(|name| {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).open(path(name)).unwrap();
+            // Another test that starts a process at this moment has everything open too, for this moment.
+            while sys::take_lease(&file).is_err() {
+                std::thread::sleep(SETTLE_POLL);
+            }
+            file
+        });
+        std::thread::scope(|scope| {
+            let comers: Vec<_> =
+                wanted.iter().map(|name| scope.spawn(|| File::open(path(name)).unwrap())).collect();
+            for (name, file) in [("old", &old), ("new", &new)] {
+                while wanted.contains(&name) && sys::lease_is_whole(file) {
+                    std::thread::sleep(SETTLE_POLL);
+                }
+            }
+            let done = exchange(&path("old"), &old, &path("new"), &new).unwrap();
+            drop((old, new));
+            let inode = |file: &File| file.metadata().unwrap().ino();
+            let mut came = comers.into_iter().map(|comer| comer.join().unwrap());
+            let in_place = inode(&File::open(path("old")).unwrap());
+            (done, came.next().is_none_or(|file| inode(&file) == in_place))
+        })
+    }
+
+    #[test]
+    fn whoever_comes_for_a_database_in_the_moment_of_its_replacement_keeps_it_in_its_place() {
+        assert_eq!(exchanged(&[]), (true, true));
+        assert_eq!(exchanged(&["old"]), (false, true));
+        assert_eq!(exchanged(&["new"]), (true, true));
+        assert_eq!(exchanged(&["old", "new"]), (true, false));
     }
 }
