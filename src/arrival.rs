@@ -154,6 +154,8 @@ impl Arrival<'_> {
             arrived.merge_sync_points(&ours.sync_points(Direction::Incoming)?, Direction::Incoming)?;
             self.make_ours(&mut arrived)?;
             drop((ours, arrived));
+            // Before the locks, so that nobody waits for it.
+            staged = staged.sync()?;
             // From here on nothing of ours has the database open, so that only others can stand in the way.
             let lock = self.dir.lock(LOCK_TIMEOUT)?;
             let mut live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
