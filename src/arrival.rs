@@ -270,6 +270,7 @@ fn copy_rows(
         }
         let rows = from.rows_within(last, at_once, BYTES_AT_ONCE)?;
         let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
+        to.give_way()?;
         to.merge_rows(rows, None)?;
         last = id;
         if !tick() {

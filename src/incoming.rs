@@ -364,7 +364,7 @@ impl<'a> Visit<'a> {
         let dir = self.dir.clone();
         let broker = self.broker.as_mut();
         let broker = broker.expect("rows are only heard where there is a database");
-        peer.while_working(|| broker.merge_rows(rows, Some(&sender)))?
+        peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
             .map_err(|error| refuse_broker(&dir, error))?;
         peer.say(&Message::Took { through })?;
         Ok(())

@@ -47,6 +47,8 @@ pub(super) struct Db {
     usage: Use,
     schema: Schema,
     schema_version: i64,
+    /// What SQLite counts others' commits by, as last seen.
+    data_version: i64,
 }
 
 impl fmt::Debug for Db {
@@ -67,7 +69,8 @@ impl Db {
         let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = connect(path, flags, busy).map_err(|fault| fault.at(path))?;
         let (path, schema) = (path.to_owned(), Schema::default());
-        let mut db = Db { conn, _guard: guard, path, inode, usage, schema, schema_version: -1 };
+        let mut db =
+            Db { conn, _guard: guard, path, inode, usage, schema, schema_version: -1, data_version: 0 };
         db.read(|_, _| Ok(()))?;
         if usage == Use::Private {
             // Thrown away if anything goes wrong, and synced as a whole before it is put to use.
@@ -81,6 +84,14 @@ impl Db {
             return Err(db.fault(Fault::BadData("it is in WAL mode, which Swift never uses".to_owned())));
         }
         Ok(db)
+    }
+
+    /// Did anybody else write since this was asked last? Not known, hence no, the first time.
+    pub(super) fn written_by_others(&mut self) -> Result<bool, BrokerError> {
+        let version = self.conn.query_row("PRAGMA data_version", [], |row| row.get(0));
+        let version: i64 = version.map_err(|e| self.fault(e.into()))?;
+        let before = std::mem::replace(&mut self.data_version, version);
+        Ok(before != 0 && before != version)
     }
 
     /// One look, in one transaction that sees one moment.
@@ -259,6 +270,20 @@ mod tests {
         let before = fs::read(&path).unwrap();
         assert!(matches!(Broker::open(&home), Err(BrokerError::BadData { .. })));
         assert!(fs::read(&path).unwrap() == before);
+    }
+
+    #[test]
+    fn commits_of_others_are_noticed_and_ours_are_not() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let mut noticed = move || broker.db.written_by_others().unwrap();
+        assert!(!noticed());
+        let mut ours = Broker::open(&home).unwrap();
+        assert!(!ours.db.written_by_others().unwrap());
+        ours.delete_db(crate::timestamp::Timestamp::new(175_000_000_000_000, 0).unwrap()).unwrap();
+        assert!(!ours.db.written_by_others().unwrap(), "our own commit");
+        assert!(noticed(), "another's commit");
+        assert!(!noticed(), "told once");
     }
 
     #[test]

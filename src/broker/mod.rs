@@ -11,6 +11,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
@@ -185,6 +186,18 @@ impl Broker {
             home.sync().map_err(|e| failed(&e))?;
         }
         Broker::open(home)
+    }
+
+    /// Steps back between two of many transactions if others write too. They poll for SQLite's lock with growing pauses
+    /// (Swift up to 50 ms) and would hardly ever meet it free if we took it again at once.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn give_way(&mut self) -> Result<(), BrokerError> {
+        if self.db.written_by_others()? {
+            thread::sleep(STEP_BACK);
+        }
+        Ok(())
     }
 
     /// The file in charge.
@@ -635,6 +648,9 @@ pub fn fresh_id(device: &str) -> ReplicaId {
 }
 
 /// Databases for the tests of this room.
+/// How long [`Broker::give_way`] steps back.
+const STEP_BACK: Duration = Duration::from_millis(40);
+
 #[cfg(test)]
 mod testing {
     use super::*;
