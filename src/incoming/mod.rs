@@ -1,0 +1,163 @@
+//! Accept a peer; drive a [`Receiver`] on a drive of ours. One database at a time is a `visit`; a file that comes with it
+//! is `arriving`; what goes wrong is `trouble`.
+//!
+//! Each connection is served by a thread of its own; there are at most [`CONNECTIONS_LIMIT`]. What a peer asks for is
+//! looked at with distrust: the device must be one that our ring puts on this node, the partition must be the one that
+//! follows from the container's name, the hash must be that name's hash.
+
+mod arriving;
+mod trouble;
+mod visit;
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use log::{debug, warn};
+use nix::poll::{PollFd, PollFlags, poll};
+
+use crate::node::Node;
+use crate::peer::{Peer, PeerError, Stream};
+use crate::protocol::message::{Message, Refusal};
+use crate::protocol::receiver::{Action, Receiver};
+use crate::stop::Stop;
+use trouble::Trouble;
+use visit::{Progress, Visit};
+
+pub use trouble::quarantine;
+pub use visit::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+
+/// Connections served at once. Each costs a thread's stack and a few small buffers until it ships a file.
+pub const CONNECTIONS_LIMIT: usize = 512;
+/// How long a connection may be idle between two databases.
+const IDLE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Accepts peers until told to stop, or not to accept any more.
+///
+/// # Errors
+/// If the listener itself fails.
+pub fn listen(listener: &TcpListener, node: &Arc<Node>, until: &Stop) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let serving = Arc::new(AtomicUsize::new(0));
+    while !node.stop.wished() && !until.wished() {
+        let (stream, address) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Whether it ends for a caller, the time or a signal, the next look tells.
+                let _ = poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], ACCEPT_WAIT);
+                continue;
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: those that are open will end.
+                warn!("cannot accept a connection: {error}");
+                node.stop.sleep(Duration::from_secs(1));
+                continue;
+            }
+        };
+        let (node, serving) = (node.clone(), serving.clone());
+        let over = serving.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_LIMIT;
+        let served = serving.clone();
+        let spawned = thread::Builder::new().name("answer".into()).stack_size(STACK_BYTES).spawn(move || {
+            if let Err(error) = answer(stream, &node, over) {
+                match error {
+                    PeerError::Gone | PeerError::Stopped => debug!("peer {address} left"),
+                    error => warn!("peer {address} {error}"),
+                }
+            }
+            serving.fetch_sub(1, Ordering::SeqCst);
+        });
+        if let Err(error) = spawned {
+            served.fetch_sub(1, Ordering::SeqCst);
+            warn!("no thread for peer {address}: {error}");
+        }
+    }
+    Ok(())
+}
+
+fn answer(stream: TcpStream, node: &Node, over: bool) -> Result<(), PeerError> {
+    stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true)).map_err(PeerError::Broken)?;
+    let mut peer = Peer::greet(stream, node.config.node_timeout, &node.stop)?;
+    if over {
+        peer.hear()?;
+        return peer.say(&Message::Refused(Refusal::TooMany));
+    }
+    serve(&mut peer, node)
+}
+
+/// Answers a peer until it leaves.
+///
+/// # Errors
+/// [`PeerError`] when the connection ends otherwise than between two exchanges.
+pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError> {
+    let mut receiver = Receiver::start();
+    let mut visit: Option<Visit> = None;
+    loop {
+        let message = match visit {
+            Some(_) => peer.hear(),
+            None => peer.hear_within(IDLE_LIMIT),
+        };
+        let message = match message {
+            Err(PeerError::Gone) if visit.as_ref().is_none_or(Visit::is_quiet) => return Ok(()),
+            // Nothing was asked for a long time. Whoever wants more calls again.
+            Err(PeerError::TooSlow(_)) if visit.is_none() && !peer.is_mid_message() => return Ok(()),
+            // An open exchange in which nothing is under way may as well be a pause between databases.
+            Err(PeerError::TooSlow(_))
+                if !peer.is_mid_message() && visit.as_ref().is_some_and(Visit::is_quiet) =>
+            {
+                visit = None;
+                continue;
+            }
+            other => other?,
+        };
+        let (next, action) = receiver.hear(message)?;
+        receiver = next;
+        if let Action::Meet(meet) = action {
+            drop(visit.take());
+            // Who waits for a lock on the database keeps the peer waiting, and must say so.
+            let (met, said) = match peer.while_working(|| Visit::begin(node, *meet))? {
+                Ok((begun, said)) => {
+                    receiver = receiver.met(begun.is_here());
+                    (Some(begun), said)
+                }
+                Err(refusal) => {
+                    receiver = receiver.refused();
+                    (None, Message::Refused(refusal))
+                }
+            };
+            visit = met;
+            peer.say(&said)?;
+            if matches!(said, Message::Equal { .. }) {
+                (visit, receiver) = (None, Receiver::start());
+            }
+            continue;
+        }
+        let Some(begun) = visit.as_mut() else {
+            // Left over from before a refusal, or too late: we had taken the silence for the end.
+            if action != Action::Wait {
+                receiver = receiver.refused();
+                peer.say(&Message::Refused(Refusal::Busy))?;
+            }
+            continue;
+        };
+        match begun.act(peer, action) {
+            Ok(Progress::Under) => {}
+            // Nothing can follow but another database: let go of this one.
+            Ok(Progress::Over) => (visit, receiver) = (None, Receiver::start()),
+            Err(Trouble::Peer(error)) => return Err(error),
+            Err(Trouble::Refuse(refusal)) => {
+                visit = None;
+                receiver = receiver.refused();
+                peer.say(&Message::Refused(refusal))?;
+            }
+        }
+    }
+}
+
+/// How long, in milliseconds, an accept loop waits for a caller before it looks whether it should end.
+const ACCEPT_WAIT: u8 = 200;
+/// A thread that answers keeps its buffers on the heap.
+const STACK_BYTES: usize = 512 << 10;

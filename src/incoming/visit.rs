@@ -1,0 +1,401 @@
+//! One exchange, from the answering side: a database of ours meets a peer's.
+
+use std::time::{Instant, SystemTime};
+
+use log::{info, warn};
+
+use super::arriving::{Arriving, Verdict};
+use super::trouble::{Trouble, quarantine, refuse_broker, refuse_drive, refuse_io};
+use crate::arrival::{Arrival, ArrivalError};
+use crate::broker::{Broker, BrokerError};
+use crate::budget::Share;
+use crate::config::Reserve;
+use crate::delta::{self, Geometry, PageDigest};
+use crate::drive::{Drive, HashDir, LiveFile, Staged};
+use crate::merge::{self, PolicyClaim};
+use crate::node::Node;
+use crate::peer::{Peer, PeerError, Stream};
+use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Settled, Shape};
+use crate::protocol::receiver::Action;
+use crate::protocol::{RANGES_PER_MESSAGE, Violation};
+use crate::replica::{Direction, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
+use crate::timestamp::Timestamp;
+
+/// One exchange in progress.
+pub struct Visit<'a> {
+    node: &'a Node,
+    drive: Drive,
+    dir: HashDir,
+    meet: Meet,
+    broker: Option<Broker>,
+    file: Option<Arriving>,
+    /// Memory for rows; held while they come.
+    share: Option<Share>,
+}
+
+/// How far an exchange has come.
+pub enum Progress {
+    /// More can follow.
+    Under,
+    /// That was all.
+    Over,
+}
+
+impl<'a> Visit<'a> {
+    /// Looks up what a sender introduces, settles what needs no rows, and has the answer ready.
+    pub fn begin(node: &'a Node, meet: Meet) -> Result<(Visit<'a>, Message), Refusal> {
+        let ring = node.ring();
+        let place = &meet.place;
+        let theirs = &meet.info;
+        let ours = ring.devices().any(|device| device.name == place.device.as_str() && node.is_ours(device));
+        if !ours {
+            return Err(Refusal::UnknownDevice);
+        }
+        if node.config.salt.hash(&theirs.account, Some(&theirs.container), None) != place.hash {
+            return Err(Refusal::Failed(
+                "the hash is not that of the container's name; do both nodes have the same hash prefix and suffix \
+                 in swift.conf?"
+                    .to_owned(),
+            ));
+        }
+        if ring.part_shift().partition(&place.hash) != place.partition {
+            return Err(Refusal::WrongPartition);
+        }
+        let drive = node.drive(&place.device).map_err(refuse_drive)?;
+        let dir = drive.hash_dir(place.partition, place.hash);
+        let mut visit = Visit { node, drive, dir, meet, broker: None, file: None, share: None };
+        let said = visit.introduce()?;
+        Ok((visit, said))
+    }
+
+    /// Opens our replica, takes over what is newer of theirs, and says what it was before
+    /// (`swift/common/db_replicator.py: ReplicatorRpc.sync`).
+    fn introduce(&mut self) -> Result<Message, Refusal> {
+        let theirs = &self.meet.info;
+        let looking = self.meet.intent == Intent::Look;
+        let opened = Broker::open(&self.dir).and_then(|mut broker| {
+            let info = broker.info()?;
+            Ok((broker, info))
+        });
+        let (mut broker, mut info) = match opened {
+            Ok(opened) => opened,
+            Err(BrokerError::Missing) => return Ok(Message::Missing),
+            Err(error) if error.is_damage() && !looking => {
+                quarantine(&self.dir, &error);
+                return Ok(Message::Missing);
+            }
+            Err(error) => return Err(refuse_broker(&self.dir, error)),
+        };
+        if info.account != theirs.account || info.container != theirs.container {
+            return Err(Refusal::Failed(format!(
+                "its database there is of {}/{}",
+                info.account, info.container
+            )));
+        }
+        let point = broker.sync_point(&theirs.id, Direction::Incoming);
+        let mut point = point.map_err(|error| refuse_broker(&self.dir, error))?;
+        if !looking {
+            let mut settle = || -> Result<(), BrokerError> {
+                let now = Timestamp::at(SystemTime::now());
+                if let Some(policy) =
+                    merge::policy_to_adopt(&PolicyClaim::from(&info), &PolicyClaim::from(theirs))
+                {
+                    broker.set_policy(policy, now)?;
+                    info = broker.info()?;
+                }
+                broker.merge_metadata(&theirs.metadata)?;
+                broker.merge_timestamps(
+                    &theirs.created_at,
+                    &theirs.put_timestamp,
+                    &theirs.delete_timestamp,
+                    now,
+                )?;
+                if info.hash == theirs.hash && point < theirs.max_row {
+                    point = theirs.max_row;
+                    let raised = SyncPoint { remote_id: theirs.id.clone(), point };
+                    broker.merge_sync_points(&[raised], Direction::Incoming)?;
+                }
+                Ok(())
+            };
+            settle().map_err(|error| refuse_broker(&self.dir, error))?;
+        }
+        if self.meet.intent == Intent::Leave {
+            self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
+        }
+        self.broker = Some(broker);
+        Ok(match info.agrees_with(theirs) {
+            true => Message::Equal { id: info.id, max_row: info.max_row, point },
+            false => Message::Here { info: Box::new(info), point },
+        })
+    }
+
+    /// Nothing is under way that a peer could leave unfinished.
+    pub fn is_quiet(&self) -> bool {
+        self.file.is_none() && self.share.is_none()
+    }
+
+    /// There is a database here.
+    pub fn is_here(&self) -> bool {
+        self.broker.is_some()
+    }
+
+    /// Does what the receiver's half of the conversation asks for.
+    pub fn act<S: Stream>(&mut self, peer: &mut Peer<S>, action: Action) -> Result<Progress, Trouble> {
+        match action {
+            Action::Meet(_) | Action::Wait => {}
+            Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
+            Action::MergeRows(rows) => self.merge_rows(peer, rows)?,
+            Action::FinishRows { through, restart, points } => {
+                self.finish_rows(peer, through, restart, &points)?;
+                return Ok(Progress::Over);
+            }
+            Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
+            Action::Append(window) => self.file()?.append(&window)?,
+            Action::CompareWindows(digests) => {
+                let file = self.file.as_mut().ok_or(NO_FILE)?;
+                file.compare_windows(peer, &self.drive, &self.dir, &digests)?;
+            }
+            Action::Sign { window, pages } => self.file()?.sign(peer, window, &pages)?,
+            Action::Apply { window, pages, patch } => self.file()?.apply(peer, window, &pages, &patch)?,
+            Action::Install { digest, max_row } => return self.install(peer, digest, max_row),
+        }
+        Ok(Progress::Under)
+    }
+
+    fn file(&mut self) -> Result<&mut Arriving, Violation> {
+        self.file.as_mut().ok_or(NO_FILE)
+    }
+
+    fn exchange_ranges<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        ranges: Vec<ShardRange>,
+    ) -> Result<(), Trouble> {
+        let merged = self.with_broker(peer, |broker| {
+            broker.merge_shard_ranges(ranges)?;
+            broker.shard_ranges()
+        })?;
+        say_ranges(peer, merged)?;
+        Ok(())
+    }
+
+    fn merge_rows<S: Stream>(&mut self, peer: &mut Peer<S>, rows: Vec<Row>) -> Result<(), Trouble> {
+        let Some(through) = rows.last().and_then(|row| row.row_id) else {
+            return Err(Violation::Lie("a batch without rows").into());
+        };
+        self.file = None;
+        if self.share.is_none() {
+            self.share = Some(self.take_share(ROWS_SHARE_BYTES)?);
+            self.check_room(0)?;
+        }
+        let sender = self.meet.info.id.clone();
+        let dir = self.dir.clone();
+        let broker = self.broker.as_mut();
+        let broker = broker.expect("rows are only heard where there is a database");
+        peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
+            .map_err(|error| refuse_broker(&dir, error))?;
+        peer.say(&Message::Took { through })?;
+        Ok(())
+    }
+
+    fn finish_rows<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        through: RowId,
+        restart: bool,
+        points: &[SyncPoint],
+    ) -> Result<(), Trouble> {
+        let sender = self.meet.info.id.clone();
+        let info = self.with_broker(peer, |broker| {
+            if restart {
+                broker.set_sync_point(&sender, through, Direction::Incoming)?;
+                // The sender saw that points are wrong; what it is thought to hold of us may be wrong as well.
+                broker.set_sync_point(&sender, RowId::NONE, Direction::Outgoing)?;
+            } else if through > RowId::NONE {
+                let point = SyncPoint { remote_id: sender, point: through };
+                broker.merge_sync_points(&[point], Direction::Incoming)?;
+            }
+            let info = broker.info()?;
+            // What the sender had of *us* is no news to us.
+            let others: Vec<SyncPoint> =
+                points.iter().filter(|point| point.remote_id != info.id).cloned().collect();
+            broker.merge_sync_points(&others, Direction::Incoming)?;
+            Ok(info)
+        })?;
+        self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
+        self.share = None;
+        peer.say(&settled(info))?;
+        Ok(())
+    }
+
+    fn prepare<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        shape: Shape,
+        epoch: Option<Timestamp>,
+    ) -> Result<(), Trouble> {
+        let geometry = Geometry::new(shape.file_bytes, shape.page_bytes, shape.window_bytes)
+            .map_err(|_| Violation::Lie("a file of impossible shape"))?;
+        let here = match &mut self.broker {
+            Some(broker) => Some(broker.info().map_err(|error| refuse_broker(&self.dir, error))?),
+            None => None,
+        };
+        if here.as_ref().is_some_and(|info| info.sharding_initiated) {
+            return Err(Refusal::Sharding.into());
+        }
+        let share = self.take_share(FILE_SHARE_BYTES)?;
+        // The file itself, and as much again for rows of ours and the journal of their merge.
+        self.check_room(shape.file_bytes + shape.file_bytes / 4)?;
+        let staged = self.drive.stage("arriving").map_err(refuse_drive)?;
+        let hash = self.meet.place.hash;
+        let file_name = match epoch {
+            None => format!("{hash}.db"),
+            Some(epoch) => format!("{hash}_{}.db", epoch.normal()),
+        };
+        let basis = match here {
+            Some(_) => self.sample(geometry)?,
+            None => None,
+        };
+        self.file = Some(Arriving::new(geometry, staged, file_name, share));
+        peer.say(&Message::Accept(basis))?;
+        Ok(())
+    }
+
+    /// Digests of a few pages of our own file. Read without a lock: a torn page only makes the estimate worse.
+    fn sample(&self, geometry: Geometry) -> Result<Option<Basis>, Trouble> {
+        let Some(path) = self.dir.in_charge().map_err(refuse_io)? else { return Ok(None) };
+        let live = LiveFile::open_read(&path).map_err(refuse_io)?;
+        let Some(header) = live.header().map_err(refuse_io)? else { return Ok(None) };
+        if header.page_bytes != geometry.page_bytes() {
+            return Ok(None);
+        }
+        let file_bytes = live.metadata().map_err(refuse_io)?.len();
+        let pages = file_bytes.min(geometry.file_bytes()) / u64::from(header.page_bytes);
+        let mut page = vec![0; header.page_bytes as usize];
+        let mut sample = Vec::new();
+        for number in delta::sample(pages, SAMPLE_PAGES) {
+            let read = live.pread(number * u64::from(header.page_bytes), &mut page).map_err(refuse_io)?;
+            sample.extend_from_slice(&PageDigest::of(&page[..read]).0);
+        }
+        Ok(Some(Basis { file_bytes, page_bytes: header.page_bytes, sample }))
+    }
+
+    fn install<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        digest: [u8; 32],
+        max_row: RowId,
+    ) -> Result<Progress, Trouble> {
+        let mut file = self.file.take().ok_or(NO_FILE)?;
+        match file.verdict(peer, digest)? {
+            Verdict::Sound => {}
+            Verdict::Damaged => return Err(Refusal::Failed("the file arrived damaged".to_owned()).into()),
+            Verdict::DeltaWrong => {
+                warn!("{}: a delta came out wrong; asking for the whole file", self.dir.dir().display());
+                file.start_over(self.drive.stage("arriving").map_err(refuse_drive)?);
+                self.file = Some(file);
+                peer.say(&Message::Mismatch)?;
+                return Ok(Progress::Under);
+            }
+        }
+        self.check_arrived(peer, &file.staged)?;
+        let had_one = self.broker.take().is_some();
+        let arrival = Arrival {
+            dir: &self.dir,
+            device: self.meet.place.device.as_str(),
+            sender: &self.meet.info.id,
+            max_row,
+        };
+        let stop = &self.node.stop;
+        let (staged, name) = (file.staged, file.file_name);
+        let installed = peer.while_working(|| {
+            let mut tick = || !stop.wished();
+            if had_one {
+                arrival.merge(staged, &mut tick)
+            } else {
+                arrival.take_place(staged, &name, &mut tick)
+            }
+        })?;
+        installed.map_err(|error| match error {
+            ArrivalError::Broker(error) => refuse_broker(&self.dir, error),
+            ArrivalError::Drive(error) => refuse_drive(error),
+            ArrivalError::Install(error) => Refusal::Failed(error.to_string()),
+            ArrivalError::GivenUp => Refusal::Failed("this agent is stopping".to_owned()),
+        })?;
+        let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
+        let info = broker.info().map_err(|error| refuse_broker(&self.dir, error))?;
+        self.broker = Some(broker);
+        info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
+        peer.say(&settled(info))?;
+        Ok(Progress::Over)
+    }
+
+    /// An arrived file must be a container's database, of this container, and hold together: its digest only says that it
+    /// is the sender's, whose disk may have spoilt it.
+    fn check_arrived<S: Stream>(&self, peer: &mut Peer<S>, staged: &Staged) -> Result<(), Trouble> {
+        let (path, info) = (staged.path(), &self.meet.info);
+        let check = || {
+            let mut arrived = Broker::open_file(path)?;
+            arrived.verify(&info.account, &info.container)?;
+            arrived.info()
+        };
+        peer.while_working(check)?
+            .map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
+        Ok(())
+    }
+
+    fn with_broker<S: Stream, T: Send>(
+        &mut self,
+        peer: &mut Peer<S>,
+        work: impl FnOnce(&mut Broker) -> Result<T, BrokerError> + Send,
+    ) -> Result<T, Trouble> {
+        let broker = self.broker.as_mut().expect("only heard where there is a database");
+        peer.while_working(|| work(broker))?.map_err(|error| refuse_broker(&self.dir, error).into())
+    }
+
+    fn take_share(&self, bytes: u64) -> Result<Share, Refusal> {
+        let deadline = Instant::now() + self.node.config.node_timeout / 2;
+        self.node.answering.take(bytes, deadline, &self.node.stop).ok_or(Refusal::Busy)
+    }
+
+    fn check_room(&self, wanted_bytes: u64) -> Result<(), Refusal> {
+        let (bytes, percent) = match self.node.config.fallocate_reserve {
+            Reserve::Bytes(bytes) => (bytes, 0.0),
+            Reserve::Percent(percent) => (0, percent),
+        };
+        match self.drive.has_room(bytes, percent, wanted_bytes) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Full),
+            Err(error) => Err(refuse_io(error)),
+        }
+    }
+}
+
+/// Says all ranges, in as many messages as it takes.
+///
+/// # Errors
+/// As [`Peer::say`].
+pub fn say_ranges<S: Stream>(peer: &mut Peer<S>, ranges: Vec<ShardRange>) -> Result<(), PeerError> {
+    let mut left = ranges.as_slice();
+    loop {
+        let (now, later) = left.split_at(left.len().min(RANGES_PER_MESSAGE));
+        peer.say(&Message::Ranges { ranges: now.to_vec(), more: !later.is_empty() })?;
+        if later.is_empty() {
+            return Ok(());
+        }
+        left = later;
+    }
+}
+
+fn settled(info: ReplicaInfo) -> Message {
+    Message::Settled(Settled { id: info.id, hash: info.hash, max_row: info.max_row })
+}
+
+/// A message about a file that was not offered.
+const NO_FILE: Violation = Violation::Lie("a window of no file");
+/// What merging batches of rows takes: a batch packed, unpacked, and SQLite's cache.
+const ROWS_SHARE_BYTES: u64 = 5 << 20;
+/// What taking in a file takes: a few windows in several forms.
+pub const FILE_SHARE_BYTES: u64 = 8 << 20;
+/// Pages compared to learn whether a basis is worth reusing.
+pub const SAMPLE_PAGES: u32 = 256;
