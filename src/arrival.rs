@@ -147,11 +147,9 @@ impl Arrival<'_> {
             last = copy_rows(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
             let info = ours.info()?;
             let now = Timestamp::at(SystemTime::now());
-            arrived.merge_metadata(&info.metadata)?;
             arrived.merge_timestamps(&info.created_at, &info.put_timestamp, &info.delete_timestamp, now)?;
             arrived.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
-            arrived.merge_shard_ranges(ours.shard_ranges()?)?;
-            arrived.merge_sync_points(&ours.sync_points(Direction::Incoming)?, Direction::Incoming)?;
+            arrived.adopt_incoming(&mut ours)?;
             self.make_ours(&mut arrived)?;
             drop((ours, arrived));
             // Before the locks, so that nobody waits for it.
@@ -163,7 +161,7 @@ impl Arrival<'_> {
                 Err(DriveError::Busy { .. }) => break,
                 locked => locked?,
             }
-            if live.stamp().map_err(io_in(&path))? != before || self.has_pending() {
+            if live.stamp().map_err(io_in(&path))? != before || self.dir.has_pending() {
                 continue;
             }
             match staged.replace(live, &before, self.dir, &lock) {
@@ -199,11 +197,6 @@ impl Arrival<'_> {
                 link.display()
             );
         }
-    }
-
-    /// Rows wait in the pending file. Asked under the directory's lock, which its writers take.
-    fn has_pending(&self) -> bool {
-        std::fs::metadata(self.dir.pending_path()).is_ok_and(|file| file.len() > 0)
     }
 
     /// Merges the arrived rows into our file, a batch at a time.

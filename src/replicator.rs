@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::{debug, error, info, warn};
 
 use crate::broker::{Broker, BrokerError};
-use crate::drive::{DeviceName, Drive, HashDir, LiveFile};
+use crate::drive::{DeviceName, Drive, FileStamp, HashDir, LiveFile};
 use crate::hash_path::Partition;
 use crate::incoming::quarantine;
 use crate::node::Node;
@@ -166,9 +166,9 @@ impl<'a> Replicator<'a> {
                 found.dir.dir().display()
             );
         }
-        match self.reclaim_deleted(found, &mut broker, &info, tally) {
+        match broker.is_reclaimable(seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64()) {
             Ok(false) => {}
-            Ok(true) => return,
+            Ok(true) => return self.reclaim_deleted(found, broker, &info, tally),
             Err(error) => return self.cannot_read(found, &error, tally),
         }
         let primaries = self.ring.primaries(partition);
@@ -203,38 +203,29 @@ impl<'a> Replicator<'a> {
         }
     }
 
-    /// Removes a database that was deleted long ago and that its account knows to be gone. Returns whether it was
-    /// deleted that long ago, in which case it is not for replication either.
-    fn reclaim_deleted(
-        &self,
-        found: &Found,
-        broker: &mut Broker,
-        info: &ReplicaInfo,
-        tally: &mut Tally,
-    ) -> Result<bool, BrokerError> {
-        let (now, age) = (seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64());
-        if !broker.is_reclaimable(now, age)? {
-            return Ok(false);
-        }
-        if !broker.reported_is_current()? {
-            return Ok(true);
-        }
+    /// Removes a database that was deleted long ago, if its account knows it to be gone. It is not for replication either
+    /// way.
+    fn reclaim_deleted(&self, found: &Found, mut broker: Broker, info: &ReplicaInfo, tally: &mut Tally) {
         if let Some(say) = self.dry_run {
-            say(format!("{}/{}: deleted long ago, would be removed", info.account, info.container));
-            return Ok(true);
+            return say(format!("{}/{}: deleted long ago, would be removed", info.account, info.container));
         }
-        let Ok(lock) = found.dir.lock(LOCK_TIMEOUT) else { return Ok(true) };
-        if has_pending(found.dir) || broker.max_row()? != info.max_row || !broker.is_reclaimable(now, age)? {
-            return Ok(true);
-        }
-        match found.dir.remove(&lock) {
-            Ok(()) => {
+        let removed = || -> Result<bool, Box<dyn std::error::Error>> {
+            let seen = stamp(found.dir)?;
+            let (now, age) = (seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64());
+            if !broker.reported_is_current()? || !broker.is_reclaimable(now, age)? {
+                return Ok(false);
+            }
+            drop(broker);
+            remove_as_seen(found.dir, &seen)
+        };
+        match removed() {
+            Ok(true) => {
                 debug!("Successfully deleted db {}", found.dir.dir().display());
                 tally.remove += 1;
             }
+            Ok(false) => {}
             Err(error) => error!("cannot remove {}: {error}", found.dir.dir().display()),
         }
-        Ok(true)
     }
 
     /// Takes the database to each target in turn. Not the first time, the targets were counted before, and some have
@@ -291,10 +282,8 @@ impl<'a> Replicator<'a> {
                 match handoffs.next() {
                     // We are the one that stands in for the dead device.
                     Some(handoff) if handoff.id == found.device.id => sent.stands_in = true,
-                    Some(handoff) if intent == Intent::Agree || handoff.id != found.device.id => {
-                        targets.push(handoff);
-                    }
-                    _ => error!(
+                    Some(handoff) => targets.push(handoff),
+                    None => error!(
                         "ERROR There are not enough handoff nodes to reach replica count for partition {partition}"
                     ),
                 }
@@ -485,25 +474,18 @@ impl<'a> Replicator<'a> {
         info: &ReplicaInfo,
         tally: &mut Tally,
     ) -> Result<Option<(Broker, ReplicaInfo)>, Box<dyn std::error::Error>> {
+        // Before the look at the rows: what comes in after that look has to show as a change.
+        let seen = stamp(found.dir)?;
         let now = broker.info()?;
         if now.max_row != info.max_row || !now.agrees_with(info) {
             return Ok(Some((broker, now)));
         }
-        let path = found.dir.in_charge()?.ok_or(BrokerError::Missing)?;
-        let before = LiveFile::open_read(&path)?.stamp()?;
-        let lock = found.dir.lock(LOCK_TIMEOUT)?;
-        // Who adds a row now has to hold one of these two locks: the directory's for the pending file, SQLite's for
-        // the database.
         drop(broker);
-        let mut live = LiveFile::open_read_write(&path)?;
-        live.lock_exclusive(LOCK_TIMEOUT)?;
-        if has_pending(found.dir) || live.stamp()? != before {
-            drop((live, lock));
+        if !remove_as_seen(found.dir, &seen)? {
             let mut broker = Broker::open(found.dir)?;
             let changed = broker.info()?;
             return Ok(Some((broker, changed)));
         }
-        found.dir.remove(&lock)?;
         tally.remove += 1;
         info!("Successfully deleted db {}/{}: handed over", info.account, info.container);
         Ok(None)
@@ -564,8 +546,25 @@ fn foretell(forecast: &Forecast, info: &ReplicaInfo) -> String {
     }
 }
 
-fn has_pending(dir: &HashDir) -> bool {
-    std::fs::metadata(dir.pending_path()).is_ok_and(|file| file.len() > 0)
+/// What the file in charge looks like now.
+fn stamp(dir: &HashDir) -> Result<FileStamp, Box<dyn std::error::Error>> {
+    let path = dir.in_charge()?.ok_or(BrokerError::Missing)?;
+    Ok(LiveFile::open_read(&path)?.stamp()?)
+}
+
+/// Removes a container's directory if its database still looks as it did when it was `seen`, and says whether it did.
+/// Whoever adds a row has to hold one of the two locks that are held meanwhile: the directory's for the pending file,
+/// SQLite's for the database. No connection of ours may be open on it.
+fn remove_as_seen(dir: &HashDir, seen: &FileStamp) -> Result<bool, Box<dyn std::error::Error>> {
+    let path = dir.in_charge()?.ok_or(BrokerError::Missing)?;
+    let lock = dir.lock(LOCK_TIMEOUT)?;
+    let mut live = LiveFile::open_read_write(&path)?;
+    live.lock_exclusive(LOCK_TIMEOUT)?;
+    if dir.has_pending() || live.stamp()? != *seen {
+        return Ok(false);
+    }
+    dir.remove(&lock)?;
+    Ok(true)
 }
 
 fn seconds(time: SystemTime) -> f64 {
@@ -580,3 +579,53 @@ const PEERS_KEPT: usize = 32;
 const PROOFS: u32 = 2;
 /// As long as Swift's replicator waits (`pending_timeout`).
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::fresh_id;
+    use crate::hash_path::Hash;
+    use crate::replica::PolicyIndex;
+    use crate::timestamp::Timestamp;
+
+    /// A database, seen, and what happened to it after; was it removed then?
+    fn removed_after(happened: impl FnOnce(&mut Broker)) -> bool {
+        let device = tempfile::tempdir().unwrap();
+        let dir = HashDir::new(device.path().into(), Partition(1), Hash([7; 16]));
+        let now = Timestamp::new(175_000_000_000_000, 0).unwrap();
+        let id = fresh_id("sda");
+        let mut broker = Broker::create(&dir, "a", "c", now, PolicyIndex(0), &id, now).unwrap();
+        let seen = stamp(&dir).unwrap();
+        happened(&mut broker);
+        drop(broker);
+        let removed = remove_as_seen(&dir, &seen).unwrap();
+        assert_eq!(dir.dir().exists(), !removed);
+        removed
+    }
+
+    fn row() -> crate::replica::Row {
+        crate::replica::Row {
+            row_id: None,
+            name: "o".into(),
+            created_at: "1750000001.00000".into(),
+            size: 1,
+            content_type: "text/plain".into(),
+            etag: "e".into(),
+            deleted: 0,
+            storage_policy_index: PolicyIndex(0),
+            ctype_timestamp: None,
+            meta_timestamp: None,
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_only_as_it_was_seen() {
+        assert!(removed_after(|_| {}));
+        assert!(removed_after(|broker| drop(broker.info().unwrap())), "a look is no change");
+        assert!(
+            !removed_after(|broker| assert_eq!(broker.merge_rows(vec![row()], None), Ok(1))),
+            "a row was lost"
+        );
+        assert!(!removed_after(|broker| broker.put_record(row()).unwrap()), "a pending row was lost");
+    }
+}

@@ -96,6 +96,11 @@ impl HashDir {
         self.dir.join(format!("{}.db.pending", self.hash))
     }
 
+    /// Rows wait in the pending file. Certain only under the directory's lock, which its writers take.
+    pub fn has_pending(&self) -> bool {
+        fs::metadata(self.pending_path()).is_ok_and(|file| file.len() > 0)
+    }
+
     /// Makes the directory and those above it, mode 0755, if they are missing.
     pub fn create(&self) -> io::Result<()> {
         make_dir(&self.dir)
