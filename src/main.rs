@@ -9,6 +9,8 @@ fn main() -> ExitCode {
         Ok(Command::Run(options)) => cli::run::run(options),
         Ok(Command::Demo(options)) => cli::demo::demo(options),
         Ok(Command::Info(options)) => cli::info::info(options),
+        Ok(Command::Ring(options)) => cli::ring::ring(&options),
+        Ok(Command::Locate(options)) => cli::locate::locate(&options),
         Err(error) => cli::refuse(&error),
     }
     .into()

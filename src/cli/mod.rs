@@ -5,6 +5,8 @@
 
 pub mod demo;
 pub mod info;
+pub mod locate;
+pub mod ring;
 pub mod run;
 
 use std::collections::BTreeSet;
@@ -50,6 +52,10 @@ pub enum Command {
     Demo(DemoOptions),
     /// Describe one database.
     Info(InfoOptions),
+    /// Make and change a ring.
+    Ring(RingOptions),
+    /// Find where an account, a container or an object belongs.
+    Locate(LocateOptions),
 }
 
 /// What `agent` was asked for when it was given no subcommand.
@@ -87,6 +93,30 @@ pub struct InfoOptions {
     pub config: PathBuf,
     /// One JSON object instead of text.
     pub json: bool,
+}
+
+/// What `agent ring` was asked for: `swift-ring-builder`'s command line, which [`ring`] reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingOptions {
+    /// The builder's file, or the ring's.
+    pub builder: PathBuf,
+    /// The command and its arguments; none shows the builder.
+    pub words: Vec<String>,
+}
+
+/// What `agent locate` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocateOptions {
+    /// The conf file, for the ring and the hash's prefix and suffix.
+    pub config: PathBuf,
+    /// A ring file to use in place of the container ring that the conf file leads to.
+    pub ring: Option<PathBuf>,
+    /// The account.
+    pub account: String,
+    /// A container of it.
+    pub container: Option<String>,
+    /// An object in that.
+    pub object: Option<String>,
 }
 
 /// How much is logged.
@@ -133,6 +163,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Subcommands::Demo { keep }) => Ok(Command::Demo(DemoOptions { keep })),
         Some(Subcommands::Info { database, json, config }) => {
             Ok(Command::Info(InfoOptions { database, config, json }))
+        }
+        Some(Subcommands::Ring { builder, words }) => Ok(Command::Ring(RingOptions { builder, words })),
+        Some(Subcommands::Locate { config, ring, account, container, object }) => {
+            Ok(Command::Locate(LocateOptions { config, ring, account, container, object }))
         }
     }
 }
@@ -222,6 +256,32 @@ enum Subcommands {
         json: bool,
         #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG, hide_default_value = true, help = CONFIG_HELP)]
         config: PathBuf,
+    },
+    /// Make, change and show a ring, with swift-ring-builder's commands
+    Ring {
+        /// The builder's file, as in container.builder
+        #[arg(value_name = "BUILDER")]
+        builder: PathBuf,
+        /// A command and its arguments; none shows the builder
+        #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Find where an account, a container or an object belongs, and what is there
+    Locate {
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG, hide_default_value = true, help = CONFIG_HELP)]
+        config: PathBuf,
+        /// Use this ring file
+        #[arg(long, value_name = "FILE")]
+        ring: Option<PathBuf>,
+        /// The account, as in AUTH_test
+        #[arg(value_name = "ACCOUNT")]
+        account: String,
+        /// A container of it
+        #[arg(value_name = "CONTAINER")]
+        container: Option<String>,
+        /// An object in that
+        #[arg(value_name = "OBJECT")]
+        object: Option<String>,
     },
 }
 

@@ -5,7 +5,10 @@
 //! never changes; when the operator installs a new file, [`RingWatch`] hands out a new one, and whoever holds the old one
 //! ends its work by it.
 
+pub mod builder;
 pub mod format;
+pub mod placement;
+pub mod spread;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -1,0 +1,8 @@
+//! `agent ring`: rings made, changed and shown, in the grammar of `swift-ring-builder`.
+
+use super::{Exit, RingOptions, complain};
+
+/// Does what the command line says.
+pub fn ring(options: &RingOptions) -> Exit {
+    complain(format_args!("{}: no command of `agent ring` is there yet", options.builder.display()))
+}
