@@ -6,6 +6,7 @@
 //! ends its work by it.
 
 pub mod builder;
+pub mod device_string;
 pub mod format;
 pub mod placement;
 pub mod spread;
