@@ -153,7 +153,11 @@ impl<'p> Value<'p> {
     pub fn entry(self, key: &str) -> Option<Value<'p>> {
         let Thing::Dict(entries) = self.thing()? else { return None };
         let value = move |slot| Value { things: self.things, slot };
-        entries.iter().rev().find(|&&(known, _)| value(known).text() == Some(key)).map(|&(_, held)| value(held))
+        entries
+            .iter()
+            .rev()
+            .find(|&&(known, _)| value(known).text() == Some(key))
+            .map(|&(_, held)| value(held))
     }
 
     /// The dict of an object's attributes, with the place of its class in [`Language::Plain`].
@@ -1158,4 +1162,3 @@ mod opcode {
     pub const NEWOBJ: u8 = 0x81;
     pub const BUILD: u8 = b'b';
 }
-
