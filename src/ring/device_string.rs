@@ -270,9 +270,7 @@ impl<'a> Rest<'a> {
         let both = self.take_while(|c| c != 'R' && c != '/');
         let (ip, port) = both.rsplit_once(':').ok_or(StringFault::NoPort(both.to_owned()))?;
         let ip = match ip.strip_prefix('[') {
-            Some(literal) => {
-                literal.strip_suffix(']').ok_or_else(|| StringFault::Address(ip.to_owned()))?
-            }
+            Some(literal) => literal.strip_suffix(']').ok_or_else(|| StringFault::Address(ip.to_owned()))?,
             None => ip,
         };
         let port = number("port", port).and_then(usable_port).map_err(|_| StringFault::Port(port.to_owned()));
@@ -390,7 +388,8 @@ mod tests {
 
     #[test]
     fn every_part_of_a_search_must_match() {
-        let found = ["", "d74", "r4z1", "z1-10.0.0.1", "10.0.0.1", ":6201", "R[fd00:0::2]", "R:6301", "/sdb1"];
+        let found =
+            ["", "d74", "r4z1", "z1-10.0.0.1", "10.0.0.1", ":6201", "R[fd00:0::2]", "R:6301", "/sdb1"];
         let other = ["d7", "r1", "z2", "10.0.0.2", ":6200", "R[fd00::3]", "R:6201", "/sdb", "_\"5", "r4z2"];
         let matches = |text: &str| Search::parse(text).expect("a search").matches(&device());
         for text in found.into_iter().chain(["_snet", "_", "_5.6.7.8\""]) {
@@ -440,11 +439,10 @@ mod tests {
         let table = [
             ("1.2.3.4", DeviceChange { ip: Some("1.2.3.4".into()), ..empty() }),
             (":6200", DeviceChange { port: Some(6200), ..empty() }),
-            ("R[FD00::1]:7", DeviceChange {
-                replication_ip: Some("fd00::1".into()),
-                replication_port: Some(7),
-                ..empty()
-            }),
+            (
+                "R[FD00::1]:7",
+                DeviceChange { replication_ip: Some("fd00::1".into()), replication_port: Some(7), ..empty() },
+            ),
             ("/sdc", DeviceChange { name: Some("sdc".into()), ..empty() }),
             ("_", DeviceChange { meta: Some(String::new()), ..empty() }),
             ("/sdc_a_b", DeviceChange { name: Some("sdc".into()), meta: Some("a_b".into()), ..empty() }),
