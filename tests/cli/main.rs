@@ -2,6 +2,7 @@
 
 mod demo;
 mod info;
+mod ring;
 
 use std::process::{Command, Stdio};
 
