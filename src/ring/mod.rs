@@ -7,6 +7,7 @@
 
 pub mod builder;
 pub mod format;
+pub mod moves;
 pub mod placement;
 pub mod spread;
 
@@ -384,7 +385,7 @@ impl Look {
 }
 
 /// Puts a file in the place of another: written beside it, synced, renamed, and the directory synced.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(path.file_name().unwrap_or_default())
