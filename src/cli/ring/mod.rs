@@ -1,5 +1,16 @@
 //! `agent ring`: rings made, changed and shown, in the grammar of `swift-ring-builder`.
 
+mod columns;
+pub mod moves;
+mod palette;
+mod picture;
+pub mod show;
+mod summary;
+mod svg;
+pub mod table;
+#[cfg(test)]
+mod testing;
+
 use super::{Exit, RingOptions, complain};
 
 /// Does what the command line says.
