@@ -142,8 +142,9 @@ impl<'a> Picture<'a> {
     /// One line on the whole: how many of what, and how well balanced.
     pub fn headline(&self) -> String {
         let count = |depth: usize| self.tiers.iter().filter(|figures| figures.tier.depth() == depth).count();
-        let some =
-            |number: usize, name: &str| format!("{number} {name}{}", if number == 1 { "" } else { "s" });
+        let some = |number: usize, name: &str| {
+            format!("{} {name}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
+        };
         let figure = |name: &str, value: Option<f64>| match value {
             Some(value) => format!("{name} {value:.2}"),
             None => format!("{name} unknown"),

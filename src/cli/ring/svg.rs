@@ -154,7 +154,8 @@ fn large(canvas: &mut Canvas, picture: &Picture<'_>) -> u32 {
     let columns = match bars.len() {
         ..=48 => 1,
         ..=120 => 2,
-        _ => 3,
+        ..=360 => 3,
+        _ => 4,
     };
     let width = (2 * MARGIN + columns * COLUMN_WIDTH - COLUMN_GAP).max(LEGEND_WIDTH);
     titles(canvas, picture, width);
@@ -261,8 +262,8 @@ impl Bar {
         let figures = [
             (50, thousands(self.parts)),
             (120, balance_text(self.balance)),
-            (170, if self.got > 0 { signed('+', self.got) } else { String::new() }),
-            (220, if self.gave > 0 { signed(MINUS, self.gave) } else { String::new() }),
+            (190, if self.got > 0 { signed('+', self.got) } else { String::new() }),
+            (260, if self.gave > 0 { signed(MINUS, self.gave) } else { String::new() }),
         ];
         for (end, text) in figures.into_iter().filter(|(_, text)| !text.is_empty()) {
             canvas.text((x + BAR_START + BAR_WIDTH + end, base), Style { anchor: "end", ..style }, text);
@@ -483,9 +484,9 @@ const LEGEND_WIDTH: u32 = 920;
 const LEGEND_CHARS: usize = 42;
 
 /// More bars than this would not be looked at one by one.
-const DRAWN: usize = 512;
+const DRAWN: usize = 1024;
 const STRIP_CELLS: usize = 256;
-const COLUMN_WIDTH: u32 = 700;
+const COLUMN_WIDTH: u32 = 740;
 const COLUMN_GAP: u32 = 30;
 const BAR_NAME_CHARS: usize = 36;
 const BAR_START: u32 = 250;
@@ -557,7 +558,10 @@ mod tests {
             (9, 3.0, 4, 1),
             (10, 3.0, 5, 14),
             (9, 3.0, 4, 128),
-            (10, 3.0, 700, 1),
+            (9, 3.0, 16, 64),
+            (9, 3.0, 5, 205),
+            (10, 3.0, 1000, 1),
+            (10, 3.0, 1025, 1),
         ] {
             let builder = rebalanced(part_power, replicas, &devices(zones, each));
             let svg = drawn(&Picture::new(&builder, None).expect("it is rebalanced"));

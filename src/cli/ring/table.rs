@@ -32,8 +32,11 @@ pub fn assignment_table<'a>(
         None => id_width,
     };
     let cell_width = 1 + cell_width.max(digits(partitions.saturating_sub(1))).max(2);
-    let label_width = "part".len().max("rep".len() + digits(replicas.saturating_sub(1)));
-    let across = across(partitions, width.saturating_sub(label_width) / cell_width);
+    let label = "part".len().max("rep".len() + digits(replicas.saturating_sub(1)));
+    let fitting = |label: usize| across(partitions, width.saturating_sub(label) / cell_width);
+    // A blank between the labels and the cells, unless it costs partitions.
+    let label_width = if fitting(label + 1) == fitting(label) { label + 1 } else { label };
+    let across = fitting(label_width);
 
     let table = Table { rows, before, palette, colour, cell_width };
     let mut lines = Vec::new();
@@ -83,15 +86,14 @@ impl Table<'_> {
                 let is = id.map_or(String::new(), |id| id.to_string());
                 let was = format!("<{}", from.map_or(String::new(), |from| from.to_string()));
                 let (ahead, behind) = self.margins(is.len() + was.len());
-                let code =
-                    id.map_or(String::new(), |id| format!("{MOVED};{}", self.palette.colour(id).escape()));
-                let blanks = |count: usize| " ".repeat(count);
+                let own = id.map_or(String::new(), |id| self.palette.colour(id).escape());
+                let code = if own.is_empty() { String::new() } else { format!("{MOVED};{own}") };
                 format!(
                     "{}{}{}{}",
-                    blanks(ahead),
+                    paint(&own, &" ".repeat(ahead), self.colour),
                     paint(&code, &is, self.colour),
                     paint(DIM, &was, self.colour),
-                    blanks(behind)
+                    " ".repeat(behind)
                 )
             }
             (None, None) => " ".repeat(self.cell_width),
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn a_table_is_read_without_colours() {
         let rows = rows(&[&[0, 1, 2, 3], &[1, 2, 3, 0], &[2, 3]]);
-        let expected = ["part 0  1  2  3", "rep0 0  1  2  3", "rep1 1  2  3  0", "rep2 2  3"];
+        let expected = ["part  0  1  2  3", "rep0  0  1  2  3", "rep1  1  2  3  0", "rep2  2  3"];
         assert_eq!(assignment_table(&devices(4, 1), &rows, None, false, 100), expected);
     }
 
@@ -150,11 +152,11 @@ mod tests {
         let before = rows(&[&[0, 1, 2, 3], &[1, 2, 3, 0], &[2, 3]]);
         let after = rows(&[&[4, 1, 2, 0], &[1, 3, 3, 3], &[2, 2, 0, 4]]);
         let expected =
-            ["part  0   1   2   3", "rep0 4<0  1   2   0", "rep1  1   3   3   3", "rep2  2   2  0<  4<"];
+            ["part   0   1   2   3", "rep0  4<0  1   2   0", "rep1   1   3   3   3", "rep2   2   2  0<  4<"];
         let lines = assignment_table(&devices(5, 1), &after, Some(&before), false, 100);
         assert_eq!(lines, expected, "{}", lines.join("\n"));
         let back = assignment_table(&devices(5, 1), &before, Some(&after), false, 100);
-        assert_eq!(back[3].trim_end(), "rep2  2   3  <0  <4", "{}", back.join("\n"));
+        assert_eq!(back[3].trim_end(), "rep2   2   3  <0  <4", "{}", back.join("\n"));
     }
 
     #[test]
@@ -163,9 +165,9 @@ mod tests {
         let palette = Palette::new(&devices);
         let escape = |id| palette.colour(DeviceId(id)).escape();
         let lines = assignment_table(&devices, &rows(&[&[0, 1]]), None, true, 100);
-        assert_eq!(lines[0], "\x1b[2mpart 0  1\x1b[0m");
+        assert_eq!(lines[0], "\x1b[2mpart  0  1\x1b[0m");
         let cells = format!("\x1b[{}m 0 \x1b[0m\x1b[{}m 1 \x1b[0m", escape(0), escape(1));
-        assert_eq!(lines[1], format!("\x1b[2mrep0\x1b[0m{cells}"));
+        assert_eq!(lines[1], format!("\x1b[2mrep0 \x1b[0m{cells}"));
         let moved = assignment_table(&devices, &rows(&[&[0, 1]]), Some(&rows(&[&[0, 7]])), true, 100);
         let cell = format!("\x1b[1;4;{}m1\x1b[0m\x1b[2m<7\x1b[0m", escape(1));
         assert!(moved[1].ends_with(&cell), "{:?}", moved[1]);
