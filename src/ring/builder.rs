@@ -126,10 +126,32 @@ impl Builder {
             moved_hours: vec![0; partitions],
             epoch_secs: 0,
             gather_start: 0,
-            spread: None,
+            spread: Some(Spread::default()),
         };
         builder.set_replicas(replicas)?;
         builder.devices_changed = false;
+        Ok(builder)
+    }
+
+    /// A builder that would write a ring (`swift/cli/ringbuilder.py: Commands.write_builder`). A ring does not say when its
+    /// partitions were moved: they count as moved just before 1970. Nor does it know of overload and removals.
+    ///
+    /// # Errors
+    /// A part power above [`PART_POWER_LIMIT`].
+    pub fn from_ring(ring: &RingData, min_part_hours: u32) -> Result<Builder, BuilderFault> {
+        let power = 32 - ring.part_shift.bits();
+        let mut builder = Builder::new(power, ring.assignments.replica_count(), min_part_hours)?;
+        builder.version = ring.version.unwrap_or(0);
+        builder.devices = ring.devices.iter().map(|device| device.as_deref().cloned()).collect();
+        for device in builder.devices.iter_mut().flatten() {
+            device.extra.insert(PARTS_WANTED.into(), 0.into());
+        }
+        let row = |row| {
+            (0..builder.partitions()).map_while(|p| ring.assignments.device(row, Partition(p))).collect()
+        };
+        builder.rows = Some((0..ring.assignments.rows()).map(row).collect());
+        builder.id_width = ring.id_width;
+        builder.spread = None;
         Ok(builder)
     }
 
@@ -213,6 +235,21 @@ impl Builder {
         }
         self.id_width = width;
         Ok(())
+    }
+
+    /// By partition: hours between its last move and [`Builder::moved_epoch_secs`], 255 for those and all more.
+    pub fn moved_hours(&self) -> &[u8] {
+        &self.moved_hours
+    }
+
+    /// When the hours since the partitions' last moves were counted last, in seconds since 1970.
+    pub fn moved_epoch_secs(&self) -> u64 {
+        self.epoch_secs
+    }
+
+    /// Where Swift's builder looks first for partitions to move.
+    pub fn gather_start(&self) -> u64 {
+        self.gather_start
     }
 
     /// The devices of one partition's replicas, in the order of the rows.

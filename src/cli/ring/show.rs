@@ -19,6 +19,7 @@ use crate::hash_path::Partition;
 use crate::report::terminal;
 use crate::report::text::{size, thousands};
 use crate::ring::builder::{Builder, BuilderFault};
+use crate::ring::builder_file::BuilderFileError;
 use crate::ring::{self, Device, DeviceId, Ring, RingError};
 
 /// Does what the words say, the first being `show`.
@@ -43,7 +44,7 @@ struct Words {
     /// Draw it into this file instead
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Mark what moved since this ring was made: a ring file
+    /// Mark what moved since then: an older ring, a builder, or a backup of one
     #[arg(long, value_name = "OLD")]
     before: Option<PathBuf>,
     /// Whether to colour the text
@@ -74,7 +75,7 @@ fn shown(builder: &Builder, options: &Words) -> Result<String, ShowError> {
     let picture = Picture::new(builder, rows).ok_or(ShowError::NotRebalanced)?;
     if let Some(path) = &options.svg {
         let picture = svg::draw(&picture);
-        ring::replace(path, picture.as_bytes())
+        ring::replace(path, picture.as_bytes(), None)
             .map_err(|error| ShowError::Unwritable(path.clone(), error))?;
         return Ok(format!("{}: {}\n", path.display(), size(picture.len() as u64)));
     }
@@ -140,7 +141,8 @@ fn read(path: &Path, builder: &Builder) -> Result<Earlier, ShowError> {
     File::open(path).and_then(|file| file.take(2).read_to_end(&mut mark)).map_err(unreadable)?;
     let earlier = match mark == GZIP_MARK {
         true => of_ring(&Ring::load(path).map_err(ShowError::Ring)?),
-        false => return Err(ShowError::NoRing(path.to_owned())),
+        false => of_builder(Builder::load(path).map_err(ShowError::Builder)?)
+            .ok_or_else(|| ShowError::Empty(path.to_owned()))?,
     };
     let partitions = earlier.rows.first().map_or(0, Vec::len);
     match partitions == builder.partitions() as usize {
@@ -158,6 +160,11 @@ fn of_ring(ring: &Ring) -> Earlier {
     Earlier { rows: (0..assignments.rows()).map(row).collect(), devices: ring.devices().cloned().collect() }
 }
 
+/// `None` for one that was never rebalanced.
+fn of_builder(builder: Builder) -> Option<Earlier> {
+    Some(Earlier { rows: builder.rows()?.to_vec(), devices: builder.devices().cloned().collect() })
+}
+
 /// Why there is nothing to be seen.
 #[derive(Debug)]
 enum ShowError {
@@ -165,10 +172,12 @@ enum ShowError {
     NotRebalanced,
     /// The earlier ring cannot be opened.
     Unreadable(PathBuf, io::Error),
-    /// It is no ring file.
-    NoRing(PathBuf),
     /// It is no sound ring file.
     Ring(RingError),
+    /// It is neither a ring file nor a sound builder's.
+    Builder(BuilderFileError),
+    /// It is a builder that was never rebalanced.
+    Empty(PathBuf),
     /// It has more or fewer partitions.
     OtherPartitions {
         /// The earlier ring.
@@ -187,7 +196,8 @@ impl fmt::Display for ShowError {
             ShowError::Unreadable(path, error) | ShowError::Unwritable(path, error) => {
                 write!(f, "{}: {error}", path.display())
             }
-            ShowError::NoRing(path) => write!(f, "{}: not a ring file", path.display()),
+            ShowError::Builder(error) => error.fmt(f),
+            ShowError::Empty(path) => write!(f, "{}: nothing was assigned there yet", path.display()),
             ShowError::Ring(error) => error.fmt(f),
             ShowError::OtherPartitions { path, partitions } => write!(
                 f,
