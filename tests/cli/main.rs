@@ -2,6 +2,7 @@
 
 mod demo;
 mod info;
+mod show;
 
 use std::process::{Command, Stdio};
 

@@ -22,7 +22,7 @@ use crate::ring::builder::{Builder, BuilderFault};
 use crate::ring::builder_file::BuilderFileError;
 use crate::ring::{self, Device, DeviceId, Ring, RingError};
 
-/// Does what the words say, the first being `show`.
+/// Shows what the words behind `show` ask for.
 pub fn show(builder: &Builder, words: &[String]) -> Exit {
     let options = match Words::try_parse_from(words) {
         Ok(options) => options,
@@ -39,7 +39,7 @@ pub fn show(builder: &Builder, words: &[String]) -> Exit {
 
 /// The command line behind the builder.
 #[derive(Debug, Parser)]
-#[command(name = "show", bin_name = "agent ring BUILDER show", about = ABOUT)]
+#[command(name = "show", bin_name = "agent ring BUILDER show", no_binary_name = true, about = ABOUT)]
 struct Words {
     /// Draw it into this file instead
     #[arg(long, value_name = "FILE")]
