@@ -2,6 +2,7 @@
 
 mod demo;
 mod info;
+mod ring;
 mod show;
 
 use std::process::{Command, Stdio};
