@@ -412,6 +412,13 @@ impl Builder {
         (u64::from(self.min_part_hours) * 3600).saturating_sub(elapsed)
     }
 
+    /// How many partitions were moved so lately that they may not be moved again yet.
+    pub fn held_partitions(&self, now_secs: u64) -> u64 {
+        let hours = now_secs.saturating_sub(self.epoch_secs) / 3600;
+        let least = u64::from(self.min_part_hours.min(255));
+        self.moved_hours.iter().filter(|moved| u64::from(**moved) + hours < least).count() as u64
+    }
+
     /// Moves what should be elsewhere and may be moved now (`rebalance`). Equal builders with equal seeds become equal rings.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod demo;
 mod info;
 mod ring;
+mod show;
 
 use std::process::{Command, Stdio};
 

@@ -11,15 +11,23 @@
 //! Other than Swift's tool we ask before `create` replaces a builder, and refuse to write a ring in which nothing is assigned:
 //! both end in a ring that no daemon can use.
 
+mod columns;
 pub mod devices;
 pub mod files;
 pub mod grammar;
 pub mod moves;
+mod palette;
+mod picture;
 pub mod rebalance;
 pub mod report;
 pub mod settings;
 pub mod show;
+mod summary;
+mod svg;
+pub mod table;
 pub mod talk;
+#[cfg(test)]
+mod testing;
 pub mod usage;
 pub mod words;
 

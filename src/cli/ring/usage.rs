@@ -196,7 +196,7 @@ const USAGES: [Usage; 20] = [
     },
     Usage {
         name: "show",
-        forms: &["[--svg <file>] [--before <old builder or ring>]"],
+        forms: &["[--svg <file>] [--before <old builder or ring>] [--color always|auto|never]"],
         about: "Shows which device holds which replica of which partition, as a table or as a picture.",
     },
 ];
