@@ -311,6 +311,13 @@ impl<'a> Board<'a> {
         }
     }
 
+    /// Sets other shares for a while; the ones before.
+    pub fn aim_at(&mut self, shares: Vec<u32>) -> Vec<u32> {
+        let before = std::mem::replace(&mut self.shares, shares);
+        self.need = self.plan.tree().sum(|id| self.lacks(id.0));
+        before
+    }
+
     /// A device that lacks a slot only because its target was rounded up, and could leave that to another.
     pub fn lender_for(&self, borrower: u32, candidates: &[u32]) -> Option<u32> {
         let path = |device: u32| self.paths[device as usize].map(|node| node as usize);

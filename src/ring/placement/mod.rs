@@ -55,6 +55,7 @@ pub fn place(start: &Start<'_>) -> Placed {
         moves::spread(&mut board, &order);
         moves::balance(&mut board, &mut chance);
         chains::settle(&mut board, &mut chance);
+        chains::level(&mut board, &mut chance);
     }
     let wishes = (0..board.held.len() as u32)
         .map(|device| i64::from(board.share(device)) - i64::from(board.held[device as usize]));
