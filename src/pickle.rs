@@ -257,6 +257,8 @@ enum Function {
     Encode,
     /// The type `bytes`, called with nothing for bytes of length 0.
     Bytes,
+    /// The type `bytearray`, called with nothing, bytes, or what makes bytes. They stay bytes: nothing changes them here.
+    ByteArray,
     /// The type `array.array`, called with a type code and a list.
     Array,
     /// `array._array_reconstructor`, called with the numbers as bytes.
@@ -445,6 +447,7 @@ impl<'a> Machine<'a> {
     /// The opcodes of what no record holds.
     fn step_beyond_records(&mut self, opcode: u8) -> Result<(), Fault> {
         match opcode {
+            opcode::BYTEARRAY8 => self.push_counted(8, Machine::push_bytes),
             opcode::BINFLOAT => {
                 let bytes = self.take(8)?.try_into().expect("8 bytes");
                 self.push(Slot::Float(f64::from_be_bytes(bytes)))
@@ -729,6 +732,7 @@ impl<'a> Machine<'a> {
             (b"_codecs", b"encode", _) => return Ok(Function::Encode),
             (b"builtins" | b"__builtin__", b"bytes", _) => return Ok(Function::Bytes),
             (_, _, Language::Records) => return Err(Fault::Forbidden),
+            (b"builtins" | b"__builtin__", b"bytearray", _) => return Ok(Function::ByteArray),
             (b"array", b"array", _) => return Ok(Function::Array),
             (b"array", b"_array_reconstructor", _) => return Ok(Function::ArrayOfBytes),
             (b"copyreg" | b"copy_reg", b"_reconstructor", _) => return Ok(Function::Reconstructor),
@@ -743,16 +747,22 @@ impl<'a> Machine<'a> {
     fn call(&mut self, function: Slot, arguments: &[Slot]) -> Result<(), Fault> {
         let Slot::Function(function) = function else { return Err(Fault::Forbidden) };
         match (function, arguments) {
-            (Function::Encode, &[text, codec]) => match (self.text(text), self.text(codec)) {
-                (Some(text), Some("latin1" | "latin-1")) => {
-                    let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
-                    let bytes = bytes.map_err(|_| Fault::Malformed)?;
-                    self.copy(bytes.len())?;
-                    self.push_bytes(bytes.into())
+            (Function::Encode | Function::ByteArray, &[text, codec]) => {
+                match (self.text(text), self.text(codec)) {
+                    (Some(text), Some("latin1" | "latin-1")) => {
+                        let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
+                        let bytes = bytes.map_err(|_| Fault::Malformed)?;
+                        self.copy(bytes.len())?;
+                        self.push_bytes(bytes.into())
+                    }
+                    _ => Err(Fault::Forbidden),
                 }
+            }
+            (Function::Bytes | Function::ByteArray, []) => self.push_bytes(b"".into()),
+            (Function::ByteArray, &[bytes]) => match self.thing(bytes) {
+                Some(Thing::Bytes(_)) => self.push(bytes),
                 _ => Err(Fault::Forbidden),
             },
-            (Function::Bytes, []) => self.push_bytes(b"".into()),
             (Function::Array, &[code, list]) => {
                 let code = self.type_code(code)?;
                 let numbers = match self.thing(list) {
@@ -1130,6 +1140,7 @@ mod opcode {
     pub const BINBYTES: u8 = b'B';
     pub const SHORT_BINBYTES: u8 = b'C';
     pub const BINBYTES8: u8 = 0x8e;
+    pub const BYTEARRAY8: u8 = 0x96;
 
     pub const EMPTY_TUPLE: u8 = b')';
     pub const TUPLE: u8 = b't';
@@ -1161,4 +1172,326 @@ mod opcode {
     pub const INST: u8 = b'i';
     pub const NEWOBJ: u8 = 0x81;
     pub const BUILD: u8 = b'b';
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits =
+        Limits { values: 1000, language: Language::Plain(&[("a.module", "Thing"), ("b", "Other")]) };
+
+    /// The value as one would write it in Python.
+    fn written(value: Value<'_>) -> String {
+        let list = |items: Vec<String>| items.join(", ");
+        if let Some(text) = value.text() {
+            return format!("{text:?}");
+        } else if let Some((code, numbers)) = value.array() {
+            return format!("{}{numbers:?}", char::from(code));
+        } else if let Some((class, attributes)) = value.object() {
+            return format!("object {class} {}", written(attributes));
+        } else if let Some(Thing::Bytes(bytes)) = value.thing() {
+            return format!("b\"{}\"", bytes.escape_ascii());
+        } else if let Some(items) = value.items() {
+            let items = list(items.map(written).collect());
+            return if matches!(value.thing(), Some(Thing::Tuple(_))) {
+                format!("({items})")
+            } else {
+                format!("[{items}]")
+            };
+        } else if let Some(entries) = value.entries() {
+            return format!(
+                "{{{}}}",
+                list(entries.map(|(key, held)| format!("{}: {}", written(key), written(held))).collect())
+            );
+        }
+        value.to_string()
+    }
+
+    fn read(pickle: &[u8]) -> String {
+        match Pickle::read(pickle, LIMITS) {
+            Ok(pickle) => written(pickle.root()),
+            Err(error) => panic!("{}: {error}", pickle.escape_ascii()),
+        }
+    }
+
+    fn refused(pickle: &[u8]) -> PickleError {
+        match Pickle::read(pickle, LIMITS) {
+            Ok(read) => panic!("{}: {}", pickle.escape_ascii(), written(read.root())),
+            Err(error) => error,
+        }
+    }
+
+    fn is_forbidden(pickle: &[u8]) -> bool {
+        matches!(refused(pickle), PickleError::Forbidden { .. })
+    }
+
+    fn is_malformed(pickle: &[u8]) -> bool {
+        matches!(refused(pickle), PickleError::Malformed { .. })
+    }
+
+    #[test]
+    fn plain_values_of_every_protocol_are_read() {
+        let pickles: [(&[u8], &str); 16] = [
+            (b"(lp0\nI1\naF2.5\naI01\naI00\naNa.", "[1, 2.5, True, False, None]"),
+            (b"(dp0\nVkey\np1\n(I1\nI2\ntp2\nsVother\np3\n(lp4\ns.", "{\"key\": (1, 2), \"other\": []}"),
+            (b"(I1\nI2\nl.", "[1, 2]"),
+            (b"(Vk\nI2\nd.", "{\"k\": 2}"),
+            (b"\x80\x02]q\0(K\x01G@\x04\0\0\0\0\0\0\x88\x89Ne.", "[1, 2.5, True, False, None]"),
+            (b"\x80\x02}q\0(U\x01aK\x01U\x01b)u.", "{\"a\": 1, \"b\": ()}"),
+            (b"\x80\x02}q\0U\x01aK\x01s.", "{\"a\": 1}"),
+            (b"\x80\x03C\x02a\xff.", "b\"a\\xff\""),
+            (b"\x80\x02U\x02a\xff.", "b\"a\\xff\""),
+            (b"c__builtin__\nbytearray\n(c_codecs\nencode\n(X\x03\0\0\0a\xc3\xbfX\x06\0\0\0latin1tRtR.", "b\"a\\xff\""),
+            (b"\x80\x05\x96\x02\0\0\0\0\0\0\0a\xff.", "b\"a\\xff\""),
+            // array.array('H', [1, 2, 65535]) as Python writes it in protocols 0, 2, 3 and 4.
+            (b"carray\narray\np0\n(VH\np1\n(lp2\nI1\naI2\naI65535\natp3\nRp4\n.", "H[1, 2, 65535]"),
+            (b"\x80\x02carray\narray\nq\0X\x01\0\0\0Hq\x01]q\x02(K\x01K\x02M\xff\xffe\x86q\x03Rq\x04.", "H[1, 2, 65535]"),
+            (
+                b"\x80\x03carray\n_array_reconstructor\nq\0(carray\narray\nq\x01X\x01\0\0\0Hq\x02K\x02C\x06\x01\0\x02\0\xff\xffq\x03tq\x04Rq\x05.",
+                "H[1, 2, 65535]",
+            ),
+            (
+                b"\x80\x04\x8c\x05array\x94\x8c\x14_array_reconstructor\x94\x93\x94(h\0\x8c\x05array\x93\x8c\x01I\x94K\x07C\x04\x01\0\0\x02t\x94R.",
+                "I[16777218]",
+            ),
+            (b"carray\narray\n(U\x01B]tR.", "B[]"),
+        ];
+        for (pickle, expected) in pickles {
+            assert_eq!(read(pickle), expected, "{}", pickle.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn an_object_is_its_class_and_its_attributes() {
+        let expected = "object 0 {\"a\": 1}";
+        assert_eq!(read(b"\x80\x02ca.module\nThing\n)\x81q\0}U\x01aK\x01sb."), expected);
+        assert_eq!(
+            read(b"ccopy_reg\n_reconstructor\n(ca.module\nThing\nc__builtin__\nobject\nNtR(dVa\nI1\nsb."),
+            expected
+        );
+        assert_eq!(read(b"(ia.module\nThing\n(dVa\nI1\nsb."), expected);
+        assert_eq!(read(b"(ca.module\nThing\no}(U\x01aK\x01ub."), expected);
+        assert_eq!(read(b"cb\nOther\n)\x81}b."), "object 1 {}");
+        assert!(is_forbidden(b"ca.module\nOther\n)\x81."));
+        assert!(is_forbidden(b"ca.module\nThing\n)R."), "no class is called");
+        assert!(is_forbidden(b"ca.module\nThing\n(K\x01t\x81."));
+        assert!(is_forbidden(b"(ca.module\nThing\nK\x01o."));
+        assert!(is_malformed(b"ca.module\nThing\n)\x81Nb."));
+        assert!(is_malformed(b"ca.module\nThing\n)\x81}b}b."), "attributes are given once");
+        assert!(is_malformed(b"]}b."));
+    }
+
+    #[test]
+    fn nothing_else_can_be_called_or_named() {
+        for pickle in [
+            &b"cos\nsystem\n(S'true'\ntR."[..],
+            b"(S'true'\nios\nsystem\n.",
+            b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
+            b"cbuiltins\neval\n.",
+            b"cbuiltins\nobject\n)R.",
+            b"carray\narray\n(U\x01d]tR.",
+            b"carray\narray\n(U\x01B]NtR.",
+            b"carray\n_array_reconstructor\n(carray\narray\nU\x01HK\x0eC\x02abtR.",
+            b"c_codecs\nencode\n(Vn\nVutf-16\ntR.",
+            b"K\x01Q.",
+            b"\x82\x01.",
+            b"N0N.",
+            b"N2.",
+        ] {
+            assert!(is_forbidden(pickle), "{}", pickle.escape_ascii());
+        }
+        assert!(is_malformed(b"carray\narray\n(U\x01B](M\0\x01etR."), "256 is no byte");
+        assert!(is_malformed(b"carray\narray\n(U\x01H](K\x01NetR."));
+        assert!(is_malformed(b"(K\x01d."), "a key without value");
+        assert!(is_malformed(b"]K\x01K\x02s."));
+        assert!(is_malformed(b"K\x01a."));
+        assert!(is_malformed(b"](a."), "what lies below a mark is out of reach");
+        assert!(is_malformed(b"e."));
+    }
+
+    #[test]
+    fn what_is_shared_changes_everywhere() {
+        assert_eq!(read(b"\x80\x02]q\0h\0\x86h\0(K\x05K\x06e\x86."), "(([5, 6], [5, 6]), [5, 6])");
+        assert_eq!(
+            read(b"\x80\x02}q\0h\0\x86h\0U\x01aK\x05s\x86."),
+            "(({\"a\": 5}, {\"a\": 5}), {\"a\": 5})"
+        );
+        // An array took its numbers from the list; what the list gets later is not its own.
+        let pickle = b"\x80\x02]q\0(K\x01K\x02ecarray\narray\nU\x01Hh\0\x86Rh\0K\x03a\x87.";
+        assert_eq!(read(pickle), "([1, 2, 3], H[1, 2], [1, 2, 3])");
+    }
+
+    #[test]
+    fn a_list_of_numbers_takes_in_anything() {
+        assert_eq!(read(b"](K\x01M\x00\x01eNaJ\xff\xff\xff\xffaK\x02a."), "[1, 256, None, -1, 2]");
+        assert_eq!(read(b"](J\xff\xff\xff\xffK\x01e."), "[-1, 1]");
+        assert_eq!(read(b"](\x88K\x01e."), "[True, 1]");
+        assert_eq!(read(b"](\x8a\x05\xff\xff\xff\xff\0e."), "[4294967295]");
+        let packed = Pickle::read(b"](K\x01\x8a\x05\xff\xff\xff\xff\0e.", LIMITS).expect("a list");
+        assert_eq!(packed.root().numbers(), Some(&[1, u32::MAX][..]));
+        let wider = Pickle::read(b"](K\x01\x8a\x05\0\0\0\0\x01e.", LIMITS).expect("a list");
+        assert_eq!(wider.root().numbers(), None);
+        assert_eq!(Pickle::read(b"].", LIMITS).expect("a list").root().numbers(), Some(&[][..]));
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_counts() {
+        let pickle = Pickle::read(b"}(U\x01aK\x01U\x01bK\x02U\x01aK\x03u.", LIMITS).expect("a dict");
+        assert_eq!(pickle.root().entry("a").and_then(Value::integer), Some(3));
+        assert!(pickle.root().entry("c").is_none());
+    }
+
+    #[test]
+    fn a_deep_nest_and_a_list_in_itself_are_read_and_dropped() {
+        let limits = Limits { values: 1 << 20, ..LIMITS };
+        let tuples = [&b")"[..], &b"\x85".repeat(500_000), b"."].concat();
+        assert!(Pickle::read(&tuples, limits).is_ok());
+        let lists = [&b"]".repeat(500_000)[..], &b"a".repeat(499_999), b"."].concat();
+        assert!(Pickle::read(&lists, limits).is_ok());
+        let own = Pickle::read(b"]q\0h\0a.", limits).expect("a list in itself");
+        assert_eq!(own.root().items().map(|items| items.len()), Some(1));
+    }
+
+    #[test]
+    fn no_more_is_built_than_allowed() {
+        let with = |piece: &[u8], times: usize| [b"](".as_slice(), &piece.repeat(times), b"e."].concat();
+        // The list counts as one.
+        for piece in [&b"N"[..], b"]", b")", b"U\0"] {
+            assert!(Pickle::read(&with(piece, LIMITS.values - 1), LIMITS).is_ok());
+            assert!(is_forbidden(&with(piece, LIMITS.values)));
+        }
+        let batch = with(b"K\x07", LIMITS.values - 1);
+        assert!(Pickle::read(&batch, LIMITS).is_ok());
+        assert!(is_forbidden(&with(b"K\x07", LIMITS.values)), "too many in hand");
+        // Numbers that are in a list make room for others, until something else makes values of them.
+        let list = [b"]".as_slice(), &[&b"("[..], &b"K\x07".repeat(500), b"e"].concat().repeat(100)].concat();
+        let packed = [&list[..], b"."].concat();
+        assert_eq!(
+            Pickle::read(&packed, LIMITS).expect("a list").root().numbers().map(<[u32]>::len),
+            Some(50_000)
+        );
+        assert!(is_forbidden(&[&list[..], b"Na."].concat()));
+        let marks = [&b"(".repeat(LIMITS.values)[..], b"N."].concat();
+        assert!(Pickle::read(&marks, LIMITS).is_ok());
+        assert!(is_forbidden(&[b"(".as_slice(), &marks].concat()));
+    }
+
+    #[test]
+    fn what_is_there_once_cannot_be_copied_often() {
+        let bytes = [b"\x80\x03B\0\x10\0\0".as_slice(), &[7; 4096], b"q\0"].concat();
+        let array = b"carray\n_array_reconstructor\n(carray\narray\nU\x01BK\0h\0tR";
+        assert!(Pickle::read(&[&bytes[..], array, b"."].concat(), LIMITS).is_ok());
+        assert!(is_forbidden(&[&bytes[..], array, array, b"."].concat()));
+        // Each array shares the list's numbers, and each number more would part them.
+        let list =
+            [b"]q\0".as_slice(), &[&b"("[..], &b"K\x07".repeat(500), b"e"].concat().repeat(8)].concat();
+        let again = b"carray\narray\nU\x01Hh\0\x86Rh\0K\x01a";
+        assert!(Pickle::read(&[&list[..], &again.repeat(2), b"."].concat(), LIMITS).is_ok());
+        assert!(is_forbidden(&[&list[..], &again.repeat(4), b"."].concat()));
+        let text = [b"X\0\x10\0\0".as_slice(), &[b'a'; 4096], b"q\0"].concat();
+        let encode = b"c_codecs\nencode\nh\0U\x06latin1\x86R";
+        assert!(Pickle::read(&[&text[..], encode, b"."].concat(), LIMITS).is_ok());
+        assert!(is_forbidden(&[&text[..], encode, encode, b"."].concat()));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut writer = Writer::default();
+        writer.dict(|fields| {
+            fields.word("plain");
+            fields.tuple(5, |tuple| {
+                tuple.none();
+                tuple.boolean(true);
+                tuple.float(-2.5);
+                tuple.integer(-1);
+                tuple.integer(1 << 40);
+            });
+            fields.word("empty");
+            fields.tuple(3, |tuple| {
+                tuple.tuple(0, |_| ());
+                tuple.list(0..0, |list, number: i64| list.integer(number));
+                tuple.dict(|_| ());
+            });
+            fields.word("many");
+            fields.list(0..300, |list, number: i64| _ = list.text(&number.to_string()));
+            fields.word("shared");
+            let place = fields.list(0..3, |list, number| list.integer(number));
+            fields.word("plain again");
+            fields.recall(place);
+            fields.word("arrays");
+            fields.tuple(2, |tuple| {
+                tuple.array('H', 0..2001);
+                tuple.array('I', [u32::MAX, 65536, 0]);
+            });
+            fields.word("word");
+            fields.word("plain");
+        });
+        let bytes = writer.finish();
+        let pickle = Pickle::read(&bytes, Limits { values: 2000, ..LIMITS }).expect("to read it");
+        let entry = |key| pickle.root().entry(key).expect(key);
+        assert_eq!(written(entry("plain")), "(None, True, -2.5, -1, 1099511627776)");
+        assert_eq!(written(entry("empty")), "((), [], {})");
+        assert_eq!(entry("many").items().expect("a list").nth(299).and_then(Value::text), Some("299"));
+        assert_eq!(entry("shared").slot_place(), entry("plain again").slot_place());
+        let arrays: Vec<Value> = entry("arrays").items().expect("a tuple").collect();
+        assert_eq!(arrays[0].array(), Some((b'H', &(0..2001).collect::<Vec<u32>>()[..])));
+        assert_eq!(arrays[1].array(), Some((b'I', &[u32::MAX, 65536, 0][..])));
+        assert_eq!(entry("word").text(), Some("plain"));
+    }
+
+    impl Value<'_> {
+        fn slot_place(self) -> Option<u32> {
+            match self.slot {
+                Slot::Thing(place) => Some(place),
+                _ => None,
+            }
+        }
+    }
+
+    #[test]
+    fn a_pickle_that_ends_early_is_none() {
+        let mut writer = Writer::default();
+        writer.dict(|fields| {
+            fields.word("key");
+            fields.array('B', 0..20);
+        });
+        let bytes = writer.finish();
+        for length in 0..bytes.len() {
+            assert_eq!(refused(&bytes[..length]), PickleError::CutShort, "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_value_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Pickle::read(&bytes, LIMITS);
+        }
+
+        #[test]
+        fn any_program_is_a_value_or_an_error(
+            picks in proptest::collection::vec((any::<proptest::sample::Index>(), 0u8..4), 0..100),
+        ) {
+            let words: [&[u8]; 38] = [
+                b"(", b"N", b"\x88", b"K\x01", b"M\x00\x02", b"J\xff\xff\xff\xff", b"\x8a\x05\0\0\0\0\x01", b"G@\0\0\0\0\0\0\0",
+                b"U\x01H", b"X\x01\0\0\0B", b"C\x02ab", b")", b"\x85", b"\x86", b"\x87", b"t", b"]", b"l", b"a", b"e", b"}", b"d",
+                b"s", b"u", b"q", b"h", b"\x94", b"carray\narray\n", b"carray\n_array_reconstructor\n",
+                b"c_codecs\nencode\n", b"ccopyreg\n_reconstructor\n", b"ca.module\nThing\n", b"cbuiltins\nobject\n", b"R",
+                b"\x81", b"o", b"ib\nOther\n", b"b",
+            ];
+            let mut program = Vec::new();
+            for (pick, place) in picks {
+                let word = words[pick.index(words.len())];
+                program.extend(word);
+                if matches!(word, b"q" | b"h") {
+                    program.push(place);
+                }
+            }
+            program.push(b'.');
+            if let Ok(pickle) = Pickle::read(&program, LIMITS) {
+                let _ = pickle.root().to_string();
+            }
+        }
+    }
 }

@@ -20,6 +20,7 @@ import traceback
 import judge
 import live  # noqa: F401 (registers its scenarios)
 import ringbuilder  # noqa: F401 (likewise)
+import rings  # noqa: F401 (likewise)
 from scenarios import SCENARIOS, Play
 from stage import COUNTERS, Failure, Pass, Stage
 
@@ -38,6 +39,9 @@ class Agents:
 
     def one_pass(self, node):
         return self.stage.agent_pass(node)
+
+    def ring_builder(self, builder, *arguments):
+        self.stage.agent_ring(builder, *arguments)
 
     def stop(self, node):
         self.stage.stop_agents([node])
@@ -64,6 +68,9 @@ class SwiftItself:
     def one_pass(self, node):
         return self.stage.swift_pass(node)
 
+    def ring_builder(self, builder, *arguments):
+        self.stage.ring_builder(builder, *arguments)
+
     def stop(self, node):
         self.stage.stop_swift(node)
 
@@ -82,6 +89,9 @@ class Idle:
 
     def one_pass(self, node):
         return Pass(node, 0, {**dict.fromkeys(COUNTERS, 0), "rows_sent": 0, "failure_nodes": {}}, "")
+
+    def ring_builder(self, builder, *arguments):
+        pass
 
     def stop(self, node):
         pass
