@@ -57,6 +57,25 @@ impl Broker {
         })
     }
 
+    /// The rows of one name, which are one of each policy that it was written under, as they are stored. A hundred at
+    /// most, whatever a broken database holds.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn rows_named(&mut self, name: &str) -> Result<Vec<Row>, BrokerError> {
+        self.db.read(|conn, schema| {
+            let (columns, by_name) = (row_columns(schema), schema.by_name());
+            let sql = format!("SELECT {columns} FROM object WHERE {by_name} = ? ORDER BY ROWID LIMIT ?");
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut found = statement.query(params![name, ROWS_OF_A_NAME])?;
+            let mut rows = Vec::new();
+            while let Some(row) = found.next()? {
+                rows.push(read_row(row)?);
+            }
+            Ok(rows)
+        })
+    }
+
     /// The highest number ever given to a row of this file, -1 if none was (`swift/common/db.py: get_max_row`).
     ///
     /// # Errors
@@ -312,6 +331,8 @@ impl Drop for Untriggered<'_> {
 
 /// Names looked up by one query; Swift's number, within the limit of every SQLite.
 const NAMES_AT_ONCE: usize = 999;
+/// More than there are policies anywhere.
+const ROWS_OF_A_NAME: i64 = 100;
 
 const INSERT_ROW: &str = "INSERT INTO object
     (name, created_at, size, content_type, etag, deleted, storage_policy_index) VALUES (?, ?, ?, ?, ?, ?, ?)";
