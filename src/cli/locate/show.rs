@@ -95,13 +95,17 @@ impl Show {
                 if without == handoffs { "none of the handoffs" } else { "none of the other handoffs" };
             page.line(&format!("{which} has a copy"));
         }
-        let mut notes = Vec::new();
+        let width = shown.iter().map(|&index| placed.spots[index].role.to_string().len()).max().unwrap_or(0);
+        let mut notes = Page::default();
         for &index in &shown {
-            notes.extend(notes_on(index, &placed.spots[index], report));
+            let role = placed.spots[index].role.to_string();
+            for note in notes_on(index, placed.spots[index].role, report) {
+                notes.line(&format!("{role:>width$}  {note}"));
+            }
         }
-        if !notes.is_empty() {
+        if !notes.text.is_empty() {
             page.text.push('\n');
-            notes.iter().for_each(|note| page.line(note));
+            page.text += &notes.text;
         }
         self.tell(page);
     }
@@ -162,15 +166,15 @@ impl Show {
         let mut text = String::new();
         let headings = headings.iter().map(|heading| (*heading).to_owned()).collect();
         for (line, row) in std::iter::once(&headings).chain(&rows).enumerate() {
-            let mut out = String::from(" ");
+            let mut out = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let space = " ".repeat(widths[column].saturating_sub(wide(cell)));
                 let cell = match hue(cell) {
                     Some(code) if line > 0 => self.paint(code, cell),
                     _ => cell.clone(),
                 };
-                out += if numbers.contains(&column) { " " } else { "  " };
-                out += &if numbers.contains(&column) { format!("{space} {cell}") } else { cell + &space };
+                out += "  ";
+                out += &if numbers.contains(&column) { space + &cell } else { cell + &space };
             }
             let line = match line {
                 0 => self.paint(DIM, out.trim_end()),
@@ -235,12 +239,12 @@ fn day(info: &ReplicaInfo) -> String {
 }
 
 /// What the words of a line leave open.
-fn notes_on(index: usize, spot: &Spot, report: &Report) -> Vec<String> {
+fn notes_on(index: usize, role: Role, report: &Report) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     match &report.findings[index] {
         Finding::Without { why, .. } => notes.extend((!why.is_empty()).then(|| why.clone())),
         Finding::Held(held) => {
-            if let Role::Handoff(_) = spot.role {
+            if let Role::Handoff(_) = role {
                 notes.push("a pass of its node takes it to the primaries and removes it here".to_owned());
             }
             let found = report.verdict.differences[index].iter().flatten();
@@ -259,7 +263,7 @@ fn notes_on(index: usize, spot: &Spot, report: &Report) -> Vec<String> {
             }
         }
     }
-    notes.into_iter().map(|note| format!("{:>2}  {note}", spot.role)).collect()
+    notes
 }
 
 fn row_cells(row: &Row, note: &str) -> Vec<String> {
