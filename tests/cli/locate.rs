@@ -104,7 +104,7 @@ fn it_can_all_be_had_as_json() {
     assert_eq!((&all["account"], &all["object"]), (&ACCOUNT.into(), &"cat-000007".into()));
     assert_eq!(
         (&all["agree"], &all["verdict"]),
-        (&false.into(), &"2 of 3 primaries agree; primary 3 missing".into())
+        (&false.into(), &"2 of 3 primaries agree; primary 3: missing".into())
     );
     let location = &all["location"];
     assert_eq!(location["hash"], scene.container.hash.to_string());
@@ -135,10 +135,10 @@ fn one_that_is_behind_is_found_out() {
         .expect("set");
     let said = scene.locate(&[]).exits(1);
     // No two are the same; the last has as many rows as the first and comes after it.
-    let said = said.prints("no two of 3 primaries agree; primary 2 behind, primary 3 differs\n");
+    let said = said.prints("no two of 3 primaries agree; primary 2: behind, primary 3: differs\n");
     assert_eq!(scene.line(&said, "2").last().map(String::as_str), Some("behind"));
-    said.prints("\n  2  about 1,204 rows behind, 1,204 objects fewer\n")
-        .prints("\n  3  other metadata: X-Dog\n");
+    said.prints("\n   2  about 1,204 rows behind, 1,204 objects fewer\n")
+        .prints("\n   3  other metadata: X-Dog\n");
 }
 
 #[test]
@@ -147,19 +147,23 @@ fn whoever_cannot_be_asked_has_a_word_for_it() {
     let [_, second, third, handoff] = scene.order[..] else { panic!("four of them") };
     // Missing beside its directory; then no drive; then no agent; then one that does not answer.
     fs::remove_file(scene.file(1)).expect("it was there");
-    let said = scene.locate(&[]).exits(1).prints("2 of 3 primaries agree; primary 2 missing\n");
+    let said = scene.locate(&[]).exits(1).prints("2 of 3 primaries agree; primary 2: missing\n");
     assert_eq!(scene.line(&said, "2")[2..], ["missing"]);
 
     fs::rename(scene.cluster.device(second), scene.cluster.device(second).with_extension("off"))
         .expect("away");
-    scene.locate(&[]).exits(1).prints("; primary 2 unmounted\n").prints("\n  2  its drive is not mounted\n");
+    scene
+        .locate(&[])
+        .exits(1)
+        .prints("; primary 2: unmounted\n")
+        .prints("\n   2  its drive is not mounted\n");
 
     scene.cluster.end(third, Signal::SIGTERM);
     scene
         .locate(&[])
         .exits(1)
-        .prints("1 of 3 primaries has it; primary 2 unmounted, primary 3 no agent\n")
-        .prints("\n  3  its agent cannot be reached: Connection refused");
+        .prints("1 of 3 primaries has it; primary 2: unmounted, primary 3: no agent\n")
+        .prints("\n   3  its agent cannot be reached: Connection refused");
 
     scene.cluster.signal(second, Signal::SIGSTOP);
     scene.cluster.signal(handoff, Signal::SIGSTOP);
@@ -170,7 +174,7 @@ fn whoever_cannot_be_asked_has_a_word_for_it() {
     scene.cluster.signal(handoff, Signal::SIGCONT);
     let said = said
         .exits(1)
-        .prints("; primary 2 silent, primary 3 no agent\n")
+        .prints("; primary 2: silent, primary 3: no agent\n")
         .prints("was silent or stuck for 1.0 s\n");
     assert_eq!(scene.line(&said, "h1")[2..], ["silent"]);
     assert!(took < Duration::from_secs(8), "all are asked at once: {took:?}");
@@ -179,13 +183,13 @@ fn whoever_cannot_be_asked_has_a_word_for_it() {
 #[test]
 fn our_own_drive_needs_no_agent() {
     let scene = Scene::new();
-    scene.locate(&[]).exits(1).prints("1 of 3 primaries has it; primary 2 no agent, primary 3 no agent\n");
+    scene.locate(&[]).exits(1).prints("1 of 3 primaries has it; primary 2: no agent, primary 3: no agent\n");
     let own = scene.cluster.device(scene.order[0]);
     fs::rename(&own, own.with_extension("off")).expect("away");
     scene
         .locate(&[])
         .exits(1)
-        .prints("; primary 1 unmounted, primary 2 no agent, primary 3 no agent\n")
+        .prints("; primary 1: unmounted, primary 2: no agent, primary 3: no agent\n")
         .prints("is not a directory\n");
 }
 
@@ -195,10 +199,12 @@ fn damage_is_seen_and_nothing_moved_away() {
     for place in [0, 1] {
         fs::write(scene.file(place), "no database ".repeat(1000)).expect("written");
     }
-    let said =
-        scene.locate(&[]).exits(1).prints("1 of 3 primaries has it; primary 1 damaged, primary 2 damaged\n");
+    let said = scene
+        .locate(&[])
+        .exits(1)
+        .prints("1 of 3 primaries has it; primary 1: damaged, primary 2: damaged\n");
     said.prints("it is no SQLite database; a pass would quarantine it")
-        .prints("\n  2  its database is damaged; the next pass heals it\n");
+        .prints("\n   2  its database is damaged; the next pass heals it\n");
     for place in [0, 1] {
         assert!(scene.file(place).exists(), "a look moves nothing");
     }
@@ -247,7 +253,7 @@ fn an_objects_row_is_looked_for_where_it_is_listed() {
     own.put_record(tombstone("cat-000003", 5000)).expect("appended");
     let before = fs::read(&pending).expect("it waits");
     let said = scene.locate(&["cat-000003"]).exits(0).prints("  deleted  waits in the pending file\n");
-    said.prints("\n  1  1 row waits in its pending file, not in any number here\n")
+    said.prints("\n   1  1 row waits in its pending file, not in any number here\n")
         .prints("only seen on its own node\n");
     assert!(fs::read(&pending).expect("it still waits") == before, "looking takes nothing in");
 }
@@ -297,9 +303,10 @@ fn a_new_ring_shows_who_would_have_to_take_it() {
     let path = dir.path().join("new.ring.gz");
     ring.expect("a ring").save(&path, FormatVersion::V2).expect("saved");
     let said = scene.locate(&["--ring", &path.display().to_string()]).exits(1);
-    let said =
-        said.prints("2 of 4 primaries agree; primary 1 missing, primary 2 unknown\n").prints("new.ring.gz\n");
-    said.prints("\n  2  by its ring the device is not on that node\n");
+    let said = said
+        .prints("2 of 4 primaries agree; primary 1: missing, primary 2: unknown\n")
+        .prints("new.ring.gz\n");
+    said.prints("\n   2  by its ring the device is not on that node\n");
 }
 
 #[test]

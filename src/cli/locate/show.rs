@@ -95,7 +95,8 @@ impl Show {
                 if without == handoffs { "none of the handoffs" } else { "none of the other handoffs" };
             page.line(&format!("{which} has a copy"));
         }
-        let width = shown.iter().map(|&index| placed.spots[index].role.to_string().len()).max().unwrap_or(0);
+        let width = shown.iter().map(|&index| placed.spots[index].role.to_string().len()).max();
+        let width = width.unwrap_or(0).max(ROLE_WIDTH);
         let mut notes = Page::default();
         for &index in &shown {
             let role = placed.spots[index].role.to_string();
@@ -160,7 +161,8 @@ impl Show {
         let wide = |text: &str| text.chars().count();
         let width = |column: usize| {
             let cells = rows.iter().filter(|row| column + 1 < row.len()).map(|row| wide(&row[column]));
-            cells.max().unwrap_or(0).max(wide(headings[column]))
+            let least = if column == 0 { ROLE_WIDTH } else { wide(headings[column]) };
+            cells.max().unwrap_or(0).max(least)
         };
         let widths: Vec<usize> = (0..headings.len()).map(width).collect();
         let mut text = String::new();
@@ -334,6 +336,8 @@ const YELLOW: &str = "33";
 const DIM: &str = "2";
 /// As wide as the longest name, indented.
 const NAME_WIDTH: usize = 11;
+/// As wide as `h1`, so that tables stand below each other.
+const ROLE_WIDTH: usize = 2;
 /// Digits of a hash that tell two apart.
 const HASH_HEAD: usize = 8;
 const INFALLIBLE: &str = "a string takes whatever is written to it";

@@ -324,7 +324,7 @@ impl Verdict {
             .filter(|&index| self.differences[index].as_ref().is_none_or(|found| !found.is_empty()))
             .map(|index| {
                 let word = self.word(index, findings, Role::Primary(index + 1));
-                format!("primary {} {}", index + 1, word.unwrap_or(at_home[index].state().as_str()))
+                format!("primary {}: {}", index + 1, word.unwrap_or(at_home[index].state().as_str()))
             })
             .collect();
         if !others.is_empty() {
@@ -413,20 +413,20 @@ mod tests {
         let no = || without(Missing);
         let table: [(Vec<Finding>, usize, Option<usize>, bool, &str); 18] = [
             (vec![], 0, None, false, "the ring has no device for it"),
-            (vec![no()], 1, None, false, "the only primary has none; primary 1 missing"),
+            (vec![no()], 1, None, false, "the only primary has none; primary 1: missing"),
             (vec![a()], 1, Some(0), true, "the only primary has it"),
             (vec![a(), a(), a()], 3, Some(0), true, "all 3 primaries agree"),
             (vec![deleted(), deleted()], 2, Some(0), true, "both primaries agree: it is deleted"),
-            (vec![a(), b(), a()], 3, Some(0), false, "2 of 3 primaries agree; primary 2 behind"),
+            (vec![a(), b(), a()], 3, Some(0), false, "2 of 3 primaries agree; primary 2: behind"),
             // The majority counts, even if the other one has more.
-            (vec![c(), a(), a()], 3, Some(1), false, "2 of 3 primaries agree; primary 1 ahead"),
-            (vec![a(), a(), no()], 3, Some(0), false, "2 of 3 primaries agree; primary 3 missing"),
+            (vec![c(), a(), a()], 3, Some(1), false, "2 of 3 primaries agree; primary 1: ahead"),
+            (vec![a(), a(), no()], 3, Some(0), false, "2 of 3 primaries agree; primary 3: missing"),
             (
                 vec![a(), without(NoAgent), without(Damaged)],
                 3,
                 Some(0),
                 false,
-                "1 of 3 primaries has it; primary 2 no agent, primary 3 damaged",
+                "1 of 3 primaries has it; primary 2: no agent, primary 3: damaged",
             ),
             // Of two that stand alone, the one with more rows.
             (
@@ -434,21 +434,21 @@ mod tests {
                 3,
                 Some(1),
                 false,
-                "2 of 3 primaries have it and disagree; primary 1 behind, primary 3 missing",
+                "2 of 3 primaries have it and disagree; primary 1: behind, primary 3: missing",
             ),
             (
                 vec![a(), b(), c()],
                 3,
                 Some(2),
                 false,
-                "no two of 3 primaries agree; primary 1 behind, primary 2 behind",
+                "no two of 3 primaries agree; primary 1: behind, primary 2: behind",
             ),
             (
                 vec![no(), no()],
                 2,
                 None,
                 false,
-                "none of 2 primaries has it; primary 1 missing, primary 2 missing",
+                "none of 2 primaries has it; primary 1: missing, primary 2: missing",
             ),
             (vec![a(), a(), no(), no()], 2, Some(0), true, "both primaries agree"),
             (
@@ -471,21 +471,21 @@ mod tests {
                 2,
                 Some(2),
                 false,
-                "none of 2 primaries has it; primary 1 missing, primary 2 missing; the copy on handoff h1 is still to be moved",
+                "none of 2 primaries has it; primary 1: missing, primary 2: missing; the copy on handoff h1 is still to be moved",
             ),
             (
                 vec![a(), no(), no(), a()],
                 2,
                 Some(0),
                 false,
-                "1 of 2 primaries has it; primary 2 missing; the copy on handoff h2 is still to be moved",
+                "1 of 2 primaries has it; primary 2: missing; the copy on handoff h2 is still to be moved",
             ),
             (
                 vec![deleted(), a(), deleted()],
                 3,
                 Some(0),
                 false,
-                "2 of 3 primaries agree: it is deleted; primary 2 ahead",
+                "2 of 3 primaries agree: it is deleted; primary 2: ahead",
             ),
         ];
         for (findings, primaries, reference, is_sound, sentence) in table {
