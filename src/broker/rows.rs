@@ -368,6 +368,18 @@ mod tests {
         proptest::collection::vec(version, 0..12)
     }
 
+    #[test]
+    fn rows_of_a_name_are_those_of_each_policy_and_no_others() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let elsewhere = Row { storage_policy_index: PolicyIndex(1), ..tombstone("a", 3) };
+        broker.merge_rows(vec![row("a", 1), row("aa", 1), row("b", 2), elsewhere], None).unwrap();
+        let found = broker.rows_named("a").unwrap();
+        let found: Vec<_> = found.iter().map(|row| (row.deleted, row.storage_policy_index.0)).collect();
+        assert_eq!(found, [(0, 0), (1, 1)]);
+        assert!(broker.rows_named("A").unwrap().is_empty());
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -388,7 +388,7 @@ Examples:
   agent --once --devices sdb1,sdb2  one pass over two devices
   agent --dry-run --partitions 17   what a pass would do in partition 17
   agent info path/to/database.db    describe one database
-  agent locate AUTH_test photos     where a container is, and do its replicas agree
+  agent locate AUTH_test photos     where a container is, and whether all agree
   agent demo                        watch a small cluster at work";
 
 const LOCATE_HELP: &str = "\

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,11 +64,9 @@ pub fn ask_all(question: Question, spots: &[Spot]) -> Vec<Finding> {
     drop(tell);
     let deadline = Instant::now() + TIME_LIMIT;
     let mut findings: Vec<Option<Finding>> = spots.iter().map(|_| None).collect();
-    loop {
-        match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok((index, finding)) => findings[index] = Some(finding),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-        }
+    let left = || deadline.saturating_duration_since(Instant::now());
+    while let Ok((index, finding)) = told.recv_timeout(left()) {
+        findings[index] = Some(finding);
     }
     stop.wish();
     let silent = || Finding::without(State::Silent, format!("no answer within {} s", TIME_LIMIT.as_secs()));

@@ -411,7 +411,7 @@ mod tests {
         use State::{Damaged, Missing, NoAgent};
         let (a, b, c) = (|| held(info(1, 10)), || held(info(2, 8)), || held(info(3, 12)));
         let no = || without(Missing);
-        let table: [(Vec<Finding>, usize, Option<usize>, bool, &str); 18] = [
+        let table = [
             (vec![], 0, None, false, "the ring has no device for it"),
             (vec![no()], 1, None, false, "the only primary has none; primary 1: missing"),
             (vec![a()], 1, Some(0), true, "the only primary has it"),
