@@ -270,7 +270,7 @@ enum Subcommands {
         #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Find where an account, a container or an object belongs, and who has it
+    /// Find where an account, container or object belongs, and who has it
     #[command(after_help = LOCATE_HELP)]
     Locate(LocateArguments),
 }
