@@ -68,7 +68,7 @@ class Pair:
     """Two directories with a builder each: Swift's and ours."""
 
     def __init__(self, play):
-        self.ours = play.replicator.ring_builder
+        self.ours = play.replicator.ring_command
         self.home = play.stage.home / "pair"
         subprocess.run(["rm", "-rf", self.home], check=True)
         for name in NAMES:

@@ -19,8 +19,11 @@ import traceback
 
 import judge
 import live  # noqa: F401 (registers its scenarios)
+<<<<<<< HEAD
 import ringbuilder  # noqa: F401 (likewise)
 import rings  # noqa: F401 (likewise)
+=======
+import locate
 from scenarios import SCENARIOS, Play
 from stage import COUNTERS, Failure, Pass, Stage
 
@@ -32,7 +35,7 @@ class Agents:
 
     def __init__(self, stage):
         self.stage = stage
-        self.ring_builder = [stage.agent, "ring"]
+        self.ring_command = [stage.agent, "ring"]
 
     def ready(self):
         self.stage.start_agents([self.stage.nodes[number - 1] for number in self.stage.ring.nodes])
@@ -49,6 +52,9 @@ class Agents:
     def start(self, node):
         self.stage.start_agents([node])
 
+    def locate(self, stage, ring, item, all_handoffs):
+        return locate.by_agent(stage.agent, ring, item, all_handoffs), locate.by_swift(stage, ring, item, all_handoffs)
+
     def done(self):
         self.stage.stop_agents()
 
@@ -60,7 +66,7 @@ class SwiftItself:
 
     def __init__(self, stage):
         self.stage = stage
-        self.ring_builder = stage.swift("swift-ring-builder")
+        self.ring_command = stage.swift("swift-ring-builder")
 
     def ready(self):
         self.stage.start_swift()
@@ -77,6 +83,9 @@ class SwiftItself:
     def start(self, node):
         self.stage.start_swift()
 
+    def locate(self, stage, ring, item, all_handoffs):
+        return locate.by_swift(stage, ring, item, all_handoffs), locate.by_swift(stage, ring, item, all_handoffs)
+
     def done(self):
         pass
 
@@ -85,13 +94,16 @@ class Idle:
     """Agents that do nothing and say that all went well."""
 
     is_agent = True
-    ring_builder = ["true"]
+    ring_command = ["true"]
 
     def one_pass(self, node):
         return Pass(node, 0, {**dict.fromkeys(COUNTERS, 0), "rows_sent": 0, "failure_nodes": {}}, "")
 
     def ring_builder(self, builder, *arguments):
         pass
+
+    def locate(self, stage, ring, item, all_handoffs):
+        return None, locate.by_swift(stage, ring, item, all_handoffs)
 
     def stop(self, node):
         pass
