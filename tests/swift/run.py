@@ -19,11 +19,9 @@ import traceback
 
 import judge
 import live  # noqa: F401 (registers its scenarios)
-<<<<<<< HEAD
+import locate
 import ringbuilder  # noqa: F401 (likewise)
 import rings  # noqa: F401 (likewise)
-=======
-import locate
 from scenarios import SCENARIOS, Play
 from stage import COUNTERS, Failure, Pass, Stage
 
@@ -99,11 +97,11 @@ class Idle:
     def one_pass(self, node):
         return Pass(node, 0, {**dict.fromkeys(COUNTERS, 0), "rows_sent": 0, "failure_nodes": {}}, "")
 
-    def ring_builder(self, builder, *arguments):
-        pass
-
     def locate(self, stage, ring, item, all_handoffs):
         return None, locate.by_swift(stage, ring, item, all_handoffs)
+
+    def ring_builder(self, builder, *arguments):
+        pass
 
     def stop(self, node):
         pass

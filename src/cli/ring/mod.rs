@@ -4,7 +4,7 @@
 //! the same lines and tables, wherever they tell a result. What keeps a command from doing its work goes to standard error,
 //! in our words.
 //!
-//! A command line becomes a [`Command`] ([`grammar`], [`words`], [`usage`]); whoever writes takes the lock and only then
+//! A command line becomes a [`Command`] ([`grammar`], [`device_options`], [`words`], [`usage`]); whoever writes takes the lock and only then
 //! reads the builder ([`files`]); the command changes the builder in memory and says what it did ([`devices`],
 //! [`rebalance`], [`settings`], [`report`]); then the builder is saved, and what was said is printed ([`talk`]).
 //!
@@ -12,6 +12,7 @@
 //! both end in a ring that no daemon can use.
 
 mod columns;
+pub mod device_options;
 pub mod devices;
 pub mod files;
 pub mod grammar;
