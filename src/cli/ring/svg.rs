@@ -135,7 +135,7 @@ fn legend(canvas: &mut Canvas, picture: &Picture<'_>) {
         let place = place(device);
         canvas.text((MARGIN + 40, y), Style { size: 12, ..START }, cut_middle(&place, LEGEND_CHARS));
         let cells = [
-            device.weight.to_string(),
+            if figures.is_marked { "removal".to_owned() } else { device.weight.to_string() },
             thousands(*parts),
             format!("{:.2}%", picture.share(*parts)),
             wanted.map_or("-".to_owned(), fraction),
@@ -154,8 +154,8 @@ fn large(canvas: &mut Canvas, picture: &Picture<'_>) -> u32 {
     let bars = bars(picture);
     let columns = match bars.len() {
         ..=48 => 1,
-        ..=120 => 2,
-        ..=360 => 3,
+        49..=120 => 2,
+        121..=360 => 3,
         _ => 4,
     };
     let width = (2 * MARGIN + columns * COLUMN_WIDTH - COLUMN_GAP).max(LEGEND_WIDTH);
