@@ -185,9 +185,12 @@ mod tests {
         println!("{}", lines.join("\n"));
         assert_eq!(
             lines[0],
-            " id  device                   weight  parts   share  wanted   balance  -25% |  25%"
+            " id  device                    weight  parts   share  wanted   balance  -25% |  25%"
         );
-        assert_eq!(lines[1], " 0   r1z1-10.0.1.1:6201/sdb1     100     24  25.00%      32   -25.00%  =====|");
+        assert_eq!(
+            lines[1],
+            " 0   r1z1-10.0.1.1:6201/sdb1      100     24  25.00%      32   -25.00%  =====|"
+        );
         assert!(
             lines[4].contains("  removal  ") && lines[4].ends_with("  +999.99%       |====="),
             "{}",
