@@ -198,7 +198,7 @@ pub enum Refusal {
     WrongPartition,
     /// The database is locked by others for too long.
     Busy,
-    /// The database was damaged, and is in quarantine now. The next pass heals it.
+    /// The database is damaged. It is in quarantine now, unless the sender only looked. The next pass heals it.
     Damaged,
     /// The container is being sharded: no whole files.
     Sharding,
@@ -216,7 +216,7 @@ impl std::fmt::Display for Refusal {
             Refusal::UnknownDevice => f.write_str("by its ring the device is not on that node"),
             Refusal::WrongPartition => f.write_str("by its ring the database is in another partition"),
             Refusal::Busy => f.write_str("its database stayed locked"),
-            Refusal::Damaged => f.write_str("its database was damaged and is quarantined now"),
+            Refusal::Damaged => f.write_str("its database is damaged; the next pass heals it"),
             Refusal::Sharding => f.write_str("its container is being sharded"),
             Refusal::TooMany => f.write_str("it serves as many connections as it may"),
             Refusal::Failed(why) => write!(f, "it failed: {why}"),
