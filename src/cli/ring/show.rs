@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 
-use super::columns::{BOLD, paint};
+use super::columns::{BOLD, paint, wrapped};
 use super::picture::{Picture, place};
 use super::summary::summary;
 use super::svg;
@@ -90,7 +90,8 @@ fn shown(builder: &Builder, options: &Words) -> Result<String, ShowError> {
 }
 
 fn text(picture: &Picture<'_>, earlier: Option<&Earlier>, colour: bool, width: usize) -> String {
-    let mut lines = vec![paint(BOLD, &picture.headline(), colour)];
+    let headline = wrapped(&picture.headline(), width);
+    let mut lines: Vec<String> = headline.iter().map(|line| paint(BOLD, line, colour)).collect();
     if picture.is_outdated {
         lines.push("Devices were changed since; the next rebalance will move replicas.".to_owned());
     }
