@@ -20,6 +20,7 @@ import traceback
 import judge
 import live  # noqa: F401 (registers its scenarios)
 import locate
+import rings  # noqa: F401
 from scenarios import SCENARIOS, Play
 from stage import COUNTERS, Failure, Pass, Stage
 
@@ -37,6 +38,9 @@ class Agents:
 
     def one_pass(self, node):
         return self.stage.agent_pass(node)
+
+    def ring_builder(self, builder, *arguments):
+        self.stage.agent_ring(builder, *arguments)
 
     def stop(self, node):
         self.stage.stop_agents([node])
@@ -65,6 +69,9 @@ class SwiftItself:
     def one_pass(self, node):
         return self.stage.swift_pass(node)
 
+    def ring_builder(self, builder, *arguments):
+        self.stage.ring_builder(builder, *arguments)
+
     def stop(self, node):
         self.stage.stop_swift(node)
 
@@ -88,6 +95,9 @@ class Idle:
 
     def locate(self, stage, ring, item, all_handoffs):
         return None, locate.by_swift(stage, ring, item, all_handoffs)
+
+    def ring_builder(self, builder, *arguments):
+        pass
 
     def stop(self, node):
         pass
