@@ -7,7 +7,9 @@
 
 pub mod builder;
 pub mod builder_file;
+pub mod device_string;
 pub mod format;
+pub mod moves;
 pub mod placement;
 pub mod spread;
 
@@ -43,6 +45,16 @@ impl Ring {
     pub fn load(path: &Path) -> Result<Ring, RingError> {
         let read = || RingData::read(&mut File::open(path).map_err(RingFault::Unreadable)?);
         read().map(Ring::from).map_err(|fault| RingError { path: Some(path.to_owned()), fault })
+    }
+
+    /// The layout of a ring file.
+    ///
+    /// # Errors
+    ///
+    /// What is no ring file; more of it than its beginning is not looked at.
+    pub fn version_of(path: &Path) -> Result<FormatVersion, RingError> {
+        let look = || FormatVersion::of(&mut File::open(path).map_err(RingFault::Unreadable)?);
+        look().map_err(|fault| RingError { path: Some(path.to_owned()), fault })
     }
 
     /// A ring made by hand: devices by id, then for each replica the device of each partition. Every row but the last is
@@ -386,7 +398,7 @@ impl Look {
 
 /// Puts a file in the place of another: written beside it, synced, renamed, and the directory synced. It is readable by
 /// everybody, or belongs to whom another did and has its mode, as far as we may give files away.
-fn replace(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(path.file_name().unwrap_or_default())

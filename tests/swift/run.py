@@ -20,7 +20,8 @@ import traceback
 import judge
 import live  # noqa: F401 (registers its scenarios)
 import locate
-import rings  # noqa: F401
+import ringbuilder  # noqa: F401 (likewise)
+import rings  # noqa: F401 (likewise)
 from scenarios import SCENARIOS, Play
 from stage import COUNTERS, Failure, Pass, Stage
 
