@@ -33,6 +33,7 @@ class Agents:
 
     def __init__(self, stage):
         self.stage = stage
+        self.ring_command = [stage.agent, "ring"]
 
     def ready(self):
         self.stage.start_agents([self.stage.nodes[number - 1] for number in self.stage.ring.nodes])
@@ -63,6 +64,7 @@ class SwiftItself:
 
     def __init__(self, stage):
         self.stage = stage
+        self.ring_command = stage.swift("swift-ring-builder")
 
     def ready(self):
         self.stage.start_swift()
@@ -90,6 +92,7 @@ class Idle:
     """Agents that do nothing and say that all went well."""
 
     is_agent = True
+    ring_command = ["true"]
 
     def one_pass(self, node):
         return Pass(node, 0, {**dict.fromkeys(COUNTERS, 0), "rows_sent": 0, "failure_nodes": {}}, "")

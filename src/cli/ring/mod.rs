@@ -171,6 +171,8 @@ pub enum Refusal {
     Builder(BuilderFault),
     /// The ring's file.
     Ring(RingError),
+    /// The ring's file, after the builder that it should follow was saved.
+    RingBehind(RingError),
     /// Somebody else is writing.
     Locked {
         /// The lock.
@@ -222,6 +224,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::Builder(fault) => fault.fmt(f),
             Refusal::Ring(error) => error.fmt(f),
+            Refusal::RingBehind(error) => {
+                write!(f, "{error}; the builder is rebalanced and saved, `write_ring` writes the ring again")
+            }
             Refusal::Locked { path, holder: Some(holder) } => {
                 write!(f, "{} is locked by {holder}; try again when it is done", path.display())
             }
