@@ -385,7 +385,7 @@ fn rows(
     fields: Value<'_>,
     partitions: usize,
     devices: &[Option<Device>],
-) -> Result<(Option<Vec<Vec<DeviceId>>>, IdWidth), FileFault> {
+) -> Result<(Option<Rows>, IdWidth), FileFault> {
     const KEY: &str = "_replica2part2dev";
     let arrays = match needed(fields, KEY)? {
         rows if rows.is_none() => None,
@@ -416,7 +416,7 @@ fn rows(
         let device = |&id: &u32| if id == unassigned { UNASSIGNED } else { DeviceId(id) };
         Ok(ids.iter().map(device).collect())
     });
-    let rows: Result<Vec<Vec<DeviceId>>, FileFault> = rows.collect();
+    let rows: Result<Rows, FileFault> = rows.collect();
     Ok((Some(rows?), id_width))
 }
 
@@ -516,6 +516,9 @@ fn wrong(fields: Value<'_>, key: &str, wants: &'static str) -> FileFault {
         None => FileFault::Lacks(key.to_owned()),
     }
 }
+
+/// `rows[replica][partition]`.
+type Rows = Vec<Vec<DeviceId>>;
 
 /// How many bytes may still be copied out of the pickle: shared in it, they could become very many.
 struct Room(usize);
@@ -714,6 +717,9 @@ mod tests {
     /// A file as Swift has it, of one device, with something else under some keys, or nothing.
     type Change<'a> = (&'a str, Option<&'a dyn Fn(&mut Writer)>);
 
+    /// A key, what is written under it, and what is said of that.
+    type Refused<'a> = (&'a str, &'a dyn Fn(&mut Writer), &'a str);
+
     fn file(changes: &[Change<'_>], of_device: &[Change<'_>]) -> Vec<u8> {
         let mut pickle = Writer::default();
         pickle.dict(|fields| write_file(fields, changes, of_device));
@@ -875,7 +881,7 @@ mod tests {
             Ok(builder) => panic!("it is taken for {builder:?}"),
             Err(fault) => fault.to_string().trim_end_matches(REMEDY).trim_end_matches("; ").to_owned(),
         };
-        let builders: [(&str, &dyn Fn(&mut Writer), &str); 26] = [
+        let builders: [Refused<'_>; 26] = [
             ("part_power", &|it| it.integer(27), "part_power is 27, not one of 0 to 26"),
             ("part_power", &|it| it.integer(-1), "part_power is -1, not one of 0 to 26"),
             ("part_power", &|it| it.float(2.0), "part_power is 2, not one of 0 to 26"),
@@ -957,7 +963,7 @@ mod tests {
         for (key, write, expected) in builders {
             assert_eq!(said(&[(key, Some(write))], &[]), expected);
         }
-        let devices: [(&str, &dyn Fn(&mut Writer), &str); 13] = [
+        let devices: [Refused<'_>; 13] = [
             ("id", &|it| it.integer(1), "devs[0].id is 1, not the device's place in the list"),
             ("region", &|it| it.word("1"), "devs[0].region is \"1\", not a whole number"),
             ("zone", &|it| it.none(), "devs[0].zone is None, not a whole number"),
