@@ -556,4 +556,22 @@ mod tests {
             assert_eq!(parsed(&format!("{name} x -h")), Ok(Command::Help(name)));
         }
     }
+
+    proptest::proptest! {
+        /// Whatever is typed is a command or is refused; and what is no option is looked at as a device, by each of its
+        /// readers.
+        #[test]
+        fn no_words_are_too_strange(
+            name in "(add|search|set_(info|weight|zone)|remove|create|dispersion|rebalance|write_ring|list_parts)",
+            words in proptest::collection::vec("[drz-]{0,2}[0-9]{0,3}[-.:R/_\\[\\]a-f%=é\u{0}]{0,9}[0-9]{0,20}|--?[a-z-]{0,9}=?", 0..5),
+        ) {
+            let words: Vec<String> = std::iter::once(name).chain(words).collect();
+            if let Err(fault) = Command::parse(&words) {
+                proptest::prop_assert!(!fault.to_string().is_empty());
+            }
+            for word in &words {
+                let _ = (Search::parse(word), AddString::parse(word), parse_change(word));
+            }
+        }
+    }
 }
