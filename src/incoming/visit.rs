@@ -15,10 +15,11 @@ use crate::drive::{Drive, HashDir, LiveFile, Staged};
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Settled, Shape};
+use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Role, Settled, Shape};
 use crate::protocol::receiver::Action;
 use crate::protocol::{RANGES_PER_MESSAGE, Violation};
 use crate::replica::{Direction, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
+use crate::ring::Device;
 use crate::timestamp::Timestamp;
 
 /// One exchange in progress.
@@ -47,10 +48,8 @@ impl<'a> Visit<'a> {
         let ring = node.ring();
         let place = &meet.place;
         let theirs = &meet.info;
-        let ours = ring.devices().any(|device| device.name == place.device.as_str() && node.is_ours(device));
-        if !ours {
-            return Err(Refusal::UnknownDevice);
-        }
+        let named = |device: &&Device| device.name == place.device.as_str() && node.is_ours(device);
+        let device = ring.devices().find(named).ok_or(Refusal::UnknownDevice)?;
         if node.config.salt.hash(&theirs.account, Some(&theirs.container), None) != place.hash {
             return Err(Refusal::Failed(
                 "the hash is not that of the container's name; do both nodes have the same hash prefix and suffix \
@@ -63,6 +62,15 @@ impl<'a> Visit<'a> {
         }
         let drive = node.drive(&place.device).map_err(refuse_drive)?;
         let dir = drive.hash_dir(place.partition, place.hash);
+        let primary = ring.primaries(place.partition).iter().any(|primary| primary.id == device.id);
+        if meet.role == Role::Primary && !primary {
+            // A copy that is here still takes in what others have; whoever brings a new one, or wants to be rid of his own
+            // because of this one, goes by another ring.
+            let here = dir.in_charge().map_err(refuse_io)?.is_some();
+            if !here || meet.intent == Intent::Leave {
+                return Err(Refusal::NotPrimary);
+            }
+        }
         let mut visit = Visit { node, drive, dir, meet, broker: None, file: None, share: None };
         let said = visit.introduce()?;
         Ok((visit, said))
