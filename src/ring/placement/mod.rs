@@ -1,10 +1,22 @@
 //! Which device holds which replica of which partition.
 //!
-//! Pure: a plan, the rows as they are, what may move and a seed go in; new rows come out.
+//! Pure: a [`Plan`], the rows as they are, what may be moved and a seed go in; new rows come out. The plan is first put into
+//! whole numbers ([`quota`]): how many replicas each device is to have, and how often each tier may have a partition. The
+//! first time everything is [built](build) just so. Later, what has no device is given one, what is not spread as it should
+//! be is moved, and devices that have too many give to those that have too few ([`moves`]), where need be through others
+//! ([`chains`]). At most one replica of a partition is moved that has a device to be on, and none that may not be.
 
+mod board;
+mod build;
+mod chains;
+mod chance;
+mod moves;
 pub mod plan;
+mod quota;
 pub mod tiers;
 
+use self::board::{Board, VACANT};
+use self::chance::Chance;
 use self::plan::Plan;
 use crate::ring::format::DeviceId;
 
@@ -12,9 +24,9 @@ use crate::ring::format::DeviceId;
 pub struct Start<'a> {
     /// What each tier should hold.
     pub plan: &'a Plan,
-    /// How long each row is to be.
+    /// How long each row is to be: all as long as the first but the last, which may be shorter.
     pub row_lengths: &'a [usize],
-    /// The rows as they are. Ids that are not in the plan's tree need another device.
+    /// The rows as they are. Replicas on devices that are not in the plan need another one.
     pub rows: &'a [Vec<DeviceId>],
     /// Whether a partition may be moved.
     pub may_move: &'a dyn Fn(usize) -> bool,
@@ -24,27 +36,27 @@ pub struct Start<'a> {
 
 /// What came of it.
 pub struct Placed {
-    /// The new rows.
+    /// The new rows: a replica stays in its row, whatever device it goes to.
     pub rows: Vec<Vec<DeviceId>>,
-    /// By id: how many replicas a device would have liked to be given yet, or taken if negative.
+    /// By id: how many replicas a device should yet be given, or be rid of if negative.
     pub wishes: Vec<i64>,
 }
 
-/// Places every replica.
+/// Places every replica. The plan has at least as many devices with weight as there are rows.
 pub fn place(start: &Start<'_>) -> Placed {
-    // Interim: a rotation over all devices with weight.
-    let tree = start.plan.tree();
-    let ids: Vec<DeviceId> = (0..tree.ids() as u32)
-        .map(DeviceId)
-        .filter(|id| tree.path(*id).is_some_and(|path| start.plan.weighted(path[3]) > 0.0))
-        .collect();
-    let stays = |replica: usize, partition: usize| {
-        start.rows.get(replica)?.get(partition).copied().filter(|id| ids.contains(id))
-    };
-    let rows = start.row_lengths.iter().enumerate().map(|(replica, &length)| {
-        (0..length)
-            .map(|partition| stays(replica, partition).unwrap_or(ids[(partition + replica) % ids.len()]))
-            .collect()
-    });
-    Placed { rows: rows.collect(), wishes: vec![0; tree.ids()] }
+    let mut board = Board::new(start);
+    let mut chance = Chance::new(start.seed);
+    if board.slots.iter().all(|&slot| slot >= VACANT) {
+        build::build(&mut board, &mut chance);
+    } else {
+        let mut order: Vec<u32> = (0..board.partitions as u32).collect();
+        chance.shuffle(&mut order);
+        moves::fill(&mut board, &order);
+        moves::spread(&mut board, &order);
+        moves::balance(&mut board, &mut chance);
+        chains::settle(&mut board, &mut chance);
+    }
+    let wishes = (0..board.held.len() as u32)
+        .map(|device| i64::from(board.share(device)) - i64::from(board.held[device as usize]));
+    Placed { wishes: wishes.collect(), rows: board.rows() }
 }
