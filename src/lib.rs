@@ -30,6 +30,7 @@ pub mod config;
 pub mod tally;
 pub mod budget;
 pub mod stop;
+pub mod pickle;
 pub mod replica;
 pub mod hash_path;
 pub mod timestamp;

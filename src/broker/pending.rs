@@ -5,15 +5,12 @@
 //! and are nowhere else, so whatever Swift has ever written must be understood, back to the short tuples and byte
 //! strings of Python 2.
 //!
-//! A pickle is a program for a small stack machine, and in Python it can call anything. Here it can build whole numbers,
-//! text and tuples of these, [`VALUES_LIMIT`] of them at the most; the one call it may make turns text back into the
-//! bytes of a name. Everything else is an error, and an error costs the one record (`swift/common/db.py:
-//! _commit_puts`).
+//! A record may build whole numbers, text and tuples of these, and not many ([`LIMITS`]). Everything else is an error, and
+//! an error costs the one record (`swift/common/db.py: _commit_puts`).
 
 use std::fmt;
-use std::rc::Rc;
-use std::str;
 
+use crate::pickle::{Language, Limits, Pickle, PickleError, Value, Writer};
 use crate::replica::{PolicyIndex, Row};
 
 /// The non-empty pieces of a pending file, each to be given to [`decode_entry`].
@@ -27,23 +24,29 @@ pub fn split(file: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// [`BadEntry`] if it is no base64, no pickle, or no record.
 pub fn decode_entry(piece: &[u8]) -> Result<Row, BadEntry> {
     let pickle = decode_base64(piece).ok_or(BadEntry::NotBase64)?;
-    let record = Machine::new(&pickle).run()?;
-    row(&record).ok_or(BadEntry::NotARecord)
+    let record = Pickle::read(&pickle, LIMITS)?;
+    row(record.root()).ok_or(BadEntry::NotARecord)
 }
 
 /// The record of a row, colon first, byte for byte as Swift appends it
 /// (`swift/common/db.py: put_record`, `swift/container/backend.py: make_tuple_for_pickle`).
 pub fn encode_entry(row: &Row) -> Vec<u8> {
-    let mut pickle = Pickler { out: vec![opcode::PROTO, 2, opcode::MARK], memoized: 0 };
-    pickle.text(&row.name);
-    pickle.text(&row.created_at);
-    pickle.number(row.size);
-    pickle.text(&row.content_type);
-    pickle.text(&row.etag);
-    pickle.number(row.deleted);
-    pickle.number(row.storage_policy_index.0);
-    pickle.text_or_none(row.ctype_timestamp.as_deref());
-    pickle.text_or_none(row.meta_timestamp.as_deref());
+    let mut pickle = Writer::default();
+    let text_or_none = |fields: &mut Writer, text: &Option<String>| match text {
+        Some(text) => _ = fields.text(text),
+        None => fields.none(),
+    };
+    pickle.tuple(9, |fields| {
+        fields.text(&row.name);
+        fields.text(&row.created_at);
+        fields.integer(row.size);
+        fields.text(&row.content_type);
+        fields.text(&row.etag);
+        fields.integer(row.deleted);
+        fields.integer(row.storage_policy_index.0);
+        text_or_none(fields, &row.ctype_timestamp);
+        text_or_none(fields, &row.meta_timestamp);
+    });
     let mut entry = vec![b':'];
     encode_base64(&pickle.finish(), &mut entry);
     entry
@@ -92,15 +95,25 @@ impl fmt::Display for BadEntry {
 
 impl std::error::Error for BadEntry {}
 
+impl From<PickleError> for BadEntry {
+    fn from(error: PickleError) -> BadEntry {
+        match error {
+            PickleError::CutShort => BadEntry::CutShort,
+            PickleError::Forbidden { opcode, at } => BadEntry::Forbidden { opcode, at },
+            PickleError::Malformed { opcode, at } => BadEntry::Malformed { opcode, at },
+        }
+    }
+}
+
 /// A record is `(name, created_at, size, content_type, etag, deleted)`, then policy, content-type time and metadata
 /// time as far as its writer knew of them.
-fn row(record: &Value) -> Option<Row> {
-    let Value::Tuple(fields) = record else { return None };
-    let text = |at: usize| fields.get(at)?.text();
-    let number = |at: usize| fields.get(at)?.number();
+fn row(record: Value<'_>) -> Option<Row> {
+    let fields: Vec<Value> = record.items()?.collect();
+    let text = |at: usize| fields.get(at)?.text().map(str::to_owned);
+    let number = |at: usize| fields.get(at)?.integer();
     let text_or_none = |at: usize| match fields.get(at) {
-        None | Some(Value::None) => Some(None),
-        Some(value) => value.text().map(Some),
+        Some(value) if !value.is_none() => value.text().map(|text| Some(text.to_owned())),
+        _ => Some(None),
     };
     Some(Row {
         row_id: None,
@@ -114,391 +127,6 @@ fn row(record: &Value) -> Option<Row> {
         ctype_timestamp: text_or_none(7)?,
         meta_timestamp: text_or_none(8)?,
     })
-}
-
-/// What a pickle may build. Bytes are text here: whatever Swift pickled as bytes was UTF-8, and is decoded when merged.
-#[derive(Clone)]
-enum Value {
-    None,
-    Number(i64),
-    Text(Rc<str>),
-    Tuple(Rc<[Value]>),
-    /// The function `_codecs.encode`, which Python calls to have bytes where the protocol has none.
-    Encode,
-    /// The type `bytes`, called with nothing for bytes of length 0.
-    Bytes,
-}
-
-impl Value {
-    fn text(&self) -> Option<String> {
-        match self {
-            Value::Text(text) => Some(text.to_string()),
-            _ => None,
-        }
-    }
-
-    fn number(&self) -> Option<i64> {
-        match self {
-            Value::Number(number) => Some(*number),
-            _ => None,
-        }
-    }
-}
-
-/// The machine that a pickle is the program of: each step takes one opcode and its operand from the input.
-struct Machine<'a> {
-    input: &'a [u8],
-    at: usize,
-    stack: Vec<Value>,
-    marks: Vec<usize>,
-    memo: Vec<(u32, Value)>,
-    built: usize,
-}
-
-/// What one opcode came to, short of the place it stands at.
-enum Fault {
-    CutShort,
-    Forbidden,
-    Malformed,
-}
-
-impl<'a> Machine<'a> {
-    fn new(input: &'a [u8]) -> Machine<'a> {
-        Machine { input, at: 0, stack: Vec::new(), marks: Vec::new(), memo: Vec::new(), built: 0 }
-    }
-
-    fn run(mut self) -> Result<Value, BadEntry> {
-        loop {
-            let at = self.at;
-            let opcode = *self.input.get(at).ok_or(BadEntry::CutShort)?;
-            self.at += 1;
-            if opcode == opcode::STOP {
-                return self.pop().map_err(|_| BadEntry::Malformed { opcode, at });
-            }
-            self.step(opcode).map_err(|fault| match fault {
-                Fault::CutShort => BadEntry::CutShort,
-                Fault::Forbidden => BadEntry::Forbidden { opcode, at },
-                Fault::Malformed => BadEntry::Malformed { opcode, at },
-            })?;
-        }
-    }
-
-    fn step(&mut self, opcode: u8) -> Result<(), Fault> {
-        match opcode {
-            opcode::PROTO => match self.take(1)?[0] {
-                0..=5 => Ok(()),
-                _ => Err(Fault::Forbidden),
-            },
-            opcode::FRAME => match self.length(8)? {
-                length if length > self.input.len() - self.at => Err(Fault::CutShort),
-                _ => Ok(()),
-            },
-            opcode::MARK if self.marks.len() < VALUES_LIMIT => {
-                self.marks.push(self.stack.len());
-                Ok(())
-            }
-
-            opcode::NONE => self.build(Value::None),
-            opcode::NEWTRUE => self.build(Value::Number(1)),
-            opcode::NEWFALSE => self.build(Value::Number(0)),
-            opcode::BININT1 => self.build_number(1, false),
-            opcode::BININT2 => self.build_number(2, false),
-            opcode::BININT => self.build_number(4, true),
-            opcode::LONG1 => {
-                let length = self.length(1)?;
-                self.build_number(length, true)
-            }
-            opcode::LONG4 => {
-                let length = self.length(4)?;
-                self.build_number(length, true)
-            }
-            opcode::INT | opcode::LONG => {
-                let line = str::from_utf8(self.line()?).map_err(|_| Fault::Malformed)?;
-                let digits = if opcode == opcode::LONG { line.trim_end_matches('L') } else { line };
-                self.build(Value::Number(digits.parse().map_err(|_| Fault::Malformed)?))
-            }
-
-            opcode::SHORT_BINSTRING | opcode::SHORT_BINUNICODE | opcode::SHORT_BINBYTES => {
-                self.build_counted(1)
-            }
-            opcode::BINSTRING | opcode::BINUNICODE | opcode::BINBYTES => self.build_counted(4),
-            opcode::BINUNICODE8 | opcode::BINBYTES8 => self.build_counted(8),
-            opcode::UNICODE => {
-                let text = unescape_unicode(self.line()?).ok_or(Fault::Malformed)?;
-                self.build(Value::Text(text.into()))
-            }
-            opcode::STRING => {
-                let bytes = unescape_string(self.line()?).ok_or(Fault::Malformed)?;
-                self.build_text(&bytes)
-            }
-
-            opcode::EMPTY_TUPLE => self.build_tuple(self.stack.len()),
-            opcode::TUPLE1 | opcode::TUPLE2 | opcode::TUPLE3 => {
-                let length = usize::from(opcode - opcode::TUPLE1) + 1;
-                let start = self.stack.len().checked_sub(length).ok_or(Fault::Malformed)?;
-                self.build_tuple(start)
-            }
-            opcode::TUPLE => {
-                let start = self.marks.pop().ok_or(Fault::Malformed)?;
-                self.build_tuple(start)
-            }
-
-            opcode::BINPUT => self.length(1).and_then(|place| self.put(place)),
-            opcode::LONG_BINPUT => self.length(4).and_then(|place| self.put(place)),
-            opcode::PUT => self.line_number().and_then(|place| self.put(place)),
-            opcode::MEMOIZE => self.put(self.memo.len()),
-            opcode::BINGET => self.length(1).and_then(|place| self.get(place)),
-            opcode::LONG_BINGET => self.length(4).and_then(|place| self.get(place)),
-            opcode::GET => self.line_number().and_then(|place| self.get(place)),
-
-            opcode::GLOBAL => {
-                let (module, name) = (self.line()?, self.line()?);
-                self.build_global(module, name)
-            }
-            opcode::STACK_GLOBAL => match (self.pop()?, self.pop()?) {
-                (Value::Text(name), Value::Text(module)) => {
-                    self.build_global(module.as_bytes(), name.as_bytes())
-                }
-                _ => Err(Fault::Malformed),
-            },
-            opcode::REDUCE => {
-                let (arguments, function) = (self.pop()?, self.pop()?);
-                let Value::Tuple(arguments) = arguments else { return Err(Fault::Malformed) };
-                self.call(&function, &arguments)
-            }
-            _ => Err(Fault::Forbidden),
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
-        let taken = self.input[self.at..].get(..length).ok_or(Fault::CutShort)?;
-        self.at += length;
-        Ok(taken)
-    }
-
-    fn line(&mut self) -> Result<&'a [u8], Fault> {
-        let rest = &self.input[self.at..];
-        let length = rest.iter().position(|byte| *byte == b'\n').ok_or(Fault::CutShort)?;
-        self.at += length + 1;
-        Ok(&rest[..length])
-    }
-
-    fn line_number(&mut self) -> Result<usize, Fault> {
-        let digits = str::from_utf8(self.line()?).map_err(|_| Fault::Malformed)?;
-        digits.parse().map_err(|_| Fault::Malformed)
-    }
-
-    /// A little-endian length or place of up to 8 bytes.
-    fn length(&mut self, width: usize) -> Result<usize, Fault> {
-        let mut bytes = [0; 8];
-        bytes[..width].copy_from_slice(self.take(width)?);
-        usize::try_from(u64::from_le_bytes(bytes)).map_err(|_| Fault::Malformed)
-    }
-
-    fn pop(&mut self) -> Result<Value, Fault> {
-        // What lies below a mark belongs to a tuple that is not finished.
-        let floor = self.marks.last().copied().unwrap_or(0);
-        let value = if self.stack.len() > floor { self.stack.pop() } else { None };
-        value.ok_or(Fault::Malformed)
-    }
-
-    fn push(&mut self, value: Value) -> Result<(), Fault> {
-        if self.stack.len() == VALUES_LIMIT {
-            return Err(Fault::Forbidden);
-        }
-        self.stack.push(value);
-        Ok(())
-    }
-
-    fn build(&mut self, value: Value) -> Result<(), Fault> {
-        if self.built == VALUES_LIMIT {
-            return Err(Fault::Forbidden);
-        }
-        self.built += 1;
-        self.push(value)
-    }
-
-    fn build_number(&mut self, width: usize, signed: bool) -> Result<(), Fault> {
-        let bytes = self.take(width)?;
-        let negative = signed && bytes.last().is_some_and(|high| *high >= 0x80);
-        let mut wide = [if negative { 0xff } else { 0 }; 8];
-        wide.get_mut(..width).ok_or(Fault::Malformed)?.copy_from_slice(bytes);
-        self.build(Value::Number(i64::from_le_bytes(wide)))
-    }
-
-    fn build_counted(&mut self, width: usize) -> Result<(), Fault> {
-        let length = self.length(width)?;
-        let bytes = self.take(length)?;
-        self.build_text(bytes)
-    }
-
-    fn build_text(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let text = str::from_utf8(bytes).map_err(|_| Fault::Malformed)?;
-        self.build(Value::Text(text.into()))
-    }
-
-    fn build_tuple(&mut self, start: usize) -> Result<(), Fault> {
-        if start < self.marks.last().copied().unwrap_or(0) || start > self.stack.len() {
-            return Err(Fault::Malformed);
-        }
-        let items = self.stack.drain(start..).collect();
-        self.build(Value::Tuple(items))
-    }
-
-    fn build_global(&mut self, module: &[u8], name: &[u8]) -> Result<(), Fault> {
-        match (module, name) {
-            (b"_codecs", b"encode") => self.build(Value::Encode),
-            (b"builtins" | b"__builtin__", b"bytes") => self.build(Value::Bytes),
-            _ => Err(Fault::Forbidden),
-        }
-    }
-
-    fn call(&mut self, function: &Value, arguments: &[Value]) -> Result<(), Fault> {
-        match (function, arguments) {
-            (Value::Encode, [Value::Text(text), Value::Text(codec)])
-                if matches!(&**codec, "latin1" | "latin-1") =>
-            {
-                let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
-                self.build_text(&bytes.map_err(|_| Fault::Malformed)?)
-            }
-            (Value::Bytes, []) => self.build_text(b""),
-            _ => Err(Fault::Forbidden),
-        }
-    }
-
-    fn put(&mut self, place: usize) -> Result<(), Fault> {
-        let place = u32::try_from(place).map_err(|_| Fault::Malformed)?;
-        let value = self.stack.last().cloned().ok_or(Fault::Malformed)?;
-        self.memo.retain(|(taken, _)| *taken != place);
-        if self.memo.len() == VALUES_LIMIT {
-            return Err(Fault::Forbidden);
-        }
-        self.memo.push((place, value));
-        Ok(())
-    }
-
-    fn get(&mut self, place: usize) -> Result<(), Fault> {
-        let value =
-            self.memo.iter().find(|(taken, _)| *taken as usize == place).map(|(_, value)| value.clone());
-        self.push(value.ok_or(Fault::Malformed)?)
-    }
-}
-
-/// Python's `raw-unicode-escape`: Latin-1, and `\u` or `\U` with 4 or 8 hex digits.
-fn unescape_unicode(line: &[u8]) -> Option<String> {
-    let mut text = String::new();
-    let mut rest = line;
-    while let [byte, tail @ ..] = rest {
-        let digits = match (byte, tail.first()) {
-            (b'\\', Some(b'u')) => 4,
-            (b'\\', Some(b'U')) => 8,
-            (b'\\', Some(next)) => {
-                text.extend(['\\', char::from(*next)]);
-                rest = &tail[1..];
-                continue;
-            }
-            _ => {
-                text.push(char::from(*byte));
-                rest = tail;
-                continue;
-            }
-        };
-        text.push(char::from_u32(hex(tail.get(1..=digits)?)?)?);
-        rest = &tail[digits + 1..];
-    }
-    Some(text)
-}
-
-/// A quoted Python 2 string: the bytes between its quotes, escapes undone.
-fn unescape_string(line: &[u8]) -> Option<Vec<u8>> {
-    let [open @ (b'\'' | b'"'), inner @ .., close] = line else { return None };
-    if open != close {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    let mut rest = inner;
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        if *byte != b'\\' {
-            bytes.push(*byte);
-            continue;
-        }
-        let (escape, tail) = tail.split_first()?;
-        rest = tail;
-        match escape {
-            b'\\' | b'\'' | b'"' => bytes.push(*escape),
-            b'n' => bytes.push(b'\n'),
-            b'r' => bytes.push(b'\r'),
-            b't' => bytes.push(b'\t'),
-            b'x' => {
-                bytes.push(hex(tail.get(..2)?)? as u8);
-                rest = &tail[2..];
-            }
-            // Python's repr writes no other.
-            _ => return None,
-        }
-    }
-    Some(bytes)
-}
-
-/// The number of up to 8 hex digits.
-fn hex(digits: &[u8]) -> Option<u32> {
-    let all_hex = digits.iter().all(u8::is_ascii_hexdigit);
-    let digits = str::from_utf8(digits).ok().filter(|_| all_hex)?;
-    u32::from_str_radix(digits, 16).ok()
-}
-
-/// Writes what Python's pickler writes for a record, protocol 2. Each text is remembered under the next number, though
-/// nothing asks for it again.
-struct Pickler {
-    out: Vec<u8>,
-    memoized: u8,
-}
-
-impl Pickler {
-    fn text(&mut self, text: &str) {
-        let length = u32::try_from(text.len()).expect("a field of a row is far below 4 GiB");
-        self.out.push(opcode::BINUNICODE);
-        self.out.extend(length.to_le_bytes());
-        self.out.extend(text.as_bytes());
-        self.memoize();
-    }
-
-    fn text_or_none(&mut self, text: Option<&str>) {
-        match text {
-            Some(text) => self.text(text),
-            None => self.out.push(opcode::NONE),
-        }
-    }
-
-    fn number(&mut self, number: i64) {
-        let bytes = number.to_le_bytes();
-        let (opcode, width) = match number {
-            0..=0xff => (opcode::BININT1, 1),
-            0x100..=0xffff => (opcode::BININT2, 2),
-            _ if i32::try_from(number).is_ok() => (opcode::BININT, 4),
-            _ => {
-                let bits = 65 - (number ^ (number >> 63)).leading_zeros() as usize;
-                let width = bits.div_ceil(8);
-                self.out.extend([opcode::LONG1, width as u8]);
-                return self.out.extend(&bytes[..width]);
-            }
-        };
-        self.out.push(opcode);
-        self.out.extend(&bytes[..width]);
-    }
-
-    fn memoize(&mut self) {
-        self.out.extend([opcode::BINPUT, self.memoized]);
-        self.memoized += 1;
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.out.push(opcode::TUPLE);
-        self.memoize();
-        self.out.push(opcode::STOP);
-        self.out
-    }
 }
 
 /// As forgiving as Python's `base64.b64decode`: what is not of the alphabet is passed over, what follows the padding is
@@ -552,58 +180,9 @@ fn encode_base64(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The most values a pickle may build, remember or have in hand, and the most marks it may set. A record has nine
-/// fields, and its name as bytes takes six values more; this leaves room for a writer of tomorrow, keeps tuples of
-/// tuples shallow enough to drop, and makes what decoding takes a small multiple of the record's length.
-const VALUES_LIMIT: usize = 64;
-
-/// The part of pickle's language that a record can be written in.
-mod opcode {
-    pub const MARK: u8 = b'(';
-    pub const STOP: u8 = b'.';
-    pub const PROTO: u8 = 0x80;
-    pub const FRAME: u8 = 0x95;
-
-    pub const NONE: u8 = b'N';
-    pub const NEWTRUE: u8 = 0x88;
-    pub const NEWFALSE: u8 = 0x89;
-    pub const INT: u8 = b'I';
-    pub const BININT: u8 = b'J';
-    pub const BININT1: u8 = b'K';
-    pub const BININT2: u8 = b'M';
-    pub const LONG: u8 = b'L';
-    pub const LONG1: u8 = 0x8a;
-    pub const LONG4: u8 = 0x8b;
-
-    pub const STRING: u8 = b'S';
-    pub const BINSTRING: u8 = b'T';
-    pub const SHORT_BINSTRING: u8 = b'U';
-    pub const UNICODE: u8 = b'V';
-    pub const BINUNICODE: u8 = b'X';
-    pub const SHORT_BINUNICODE: u8 = 0x8c;
-    pub const BINUNICODE8: u8 = 0x8d;
-    pub const BINBYTES: u8 = b'B';
-    pub const SHORT_BINBYTES: u8 = b'C';
-    pub const BINBYTES8: u8 = 0x8e;
-
-    pub const EMPTY_TUPLE: u8 = b')';
-    pub const TUPLE: u8 = b't';
-    pub const TUPLE1: u8 = 0x85;
-    pub const TUPLE2: u8 = 0x86;
-    pub const TUPLE3: u8 = 0x87;
-
-    pub const PUT: u8 = b'p';
-    pub const BINPUT: u8 = b'q';
-    pub const LONG_BINPUT: u8 = b'r';
-    pub const MEMOIZE: u8 = 0x94;
-    pub const GET: u8 = b'g';
-    pub const BINGET: u8 = b'h';
-    pub const LONG_BINGET: u8 = b'j';
-
-    pub const GLOBAL: u8 = b'c';
-    pub const STACK_GLOBAL: u8 = 0x93;
-    pub const REDUCE: u8 = b'R';
-}
+/// A record has nine fields, and its name as bytes takes six values more; this leaves room for a writer of tomorrow and
+/// makes what decoding takes a small multiple of the record's length.
+const LIMITS: Limits = Limits { values: 64, language: Language::Records };
 
 #[cfg(test)]
 mod tests {
@@ -763,7 +342,7 @@ mod tests {
 
     #[test]
     fn no_more_is_built_than_a_record_needs() {
-        let at_limit = |opcode: &str| opcode.repeat(VALUES_LIMIT).into_bytes();
+        let at_limit = |opcode: &str| opcode.repeat(LIMITS.values).into_bytes();
         let decode = |mut pickle: Vec<u8>, more: &[u8]| {
             pickle.extend(more);
             decode_pickle(&pickle)
@@ -774,13 +353,13 @@ mod tests {
         assert_eq!(decode(at_limit("("), b"\x88."), Err(BadEntry::NotARecord));
         assert!(is_refused(decode(at_limit("("), b"(\x88.")));
         let mut nested = b")".to_vec();
-        nested.extend([opcode::TUPLE1; VALUES_LIMIT - 1]);
+        nested.extend([b'\x85'; LIMITS.values - 1]);
         assert_eq!(decode(nested.clone(), b"."), Err(BadEntry::NotARecord));
         assert!(is_refused(decode(nested, b"\x85.")));
-        let got = [&b"Nq\0"[..], &b"h\0".repeat(VALUES_LIMIT - 1)].concat();
+        let got = [&b"Nq\0"[..], &b"h\0".repeat(LIMITS.values - 1)].concat();
         assert_eq!(decode(got.clone(), b"."), Err(BadEntry::NotARecord));
         assert!(is_refused(decode(got, b"h\0.")));
-        let put: Vec<u8> = (0..VALUES_LIMIT as u8).flat_map(|place| [opcode::BINPUT, place]).collect();
+        let put: Vec<u8> = (0..LIMITS.values as u8).flat_map(|place| [b'q', place]).collect();
         let put = [b"N", &put[..]].concat();
         assert_eq!(decode(put.clone(), b"."), Err(BadEntry::NotARecord));
         assert!(is_refused(decode(put, b"q\xff.")));

@@ -215,6 +215,21 @@ impl Builder {
         Ok(())
     }
 
+    /// By partition: hours between its last move and [`Builder::moved_epoch_secs`], 255 for those and all more.
+    pub fn moved_hours(&self) -> &[u8] {
+        &self.moved_hours
+    }
+
+    /// When the hours since the partitions' last moves were counted last, in seconds since 1970.
+    pub fn moved_epoch_secs(&self) -> u64 {
+        self.epoch_secs
+    }
+
+    /// Where Swift's builder looks first for partitions to move.
+    pub fn gather_start(&self) -> u64 {
+        self.gather_start
+    }
+
     /// The devices of one partition's replicas, in the order of the rows.
     pub fn replicas_of(&self, partition: Partition) -> impl Iterator<Item = DeviceId> {
         let rows = self.rows.as_deref().unwrap_or_default();

@@ -6,6 +6,7 @@
 //! ends its work by it.
 
 pub mod builder;
+pub mod builder_file;
 pub mod format;
 pub mod placement;
 pub mod spread;
@@ -16,7 +17,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::hash::Hash as Key;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -71,7 +72,7 @@ impl Ring {
         let saved = self
             .data
             .to_bytes(version, name)
-            .and_then(|bytes| replace(path, &bytes).map_err(RingFault::Unwritable));
+            .and_then(|bytes| replace(path, &bytes, None).map_err(RingFault::Unwritable));
         saved.map_err(|fault| RingError { path: Some(path.to_owned()), fault })
     }
 
@@ -383,15 +384,20 @@ impl Look {
     }
 }
 
-/// Puts a file in the place of another: written beside it, synced, renamed, and the directory synced.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file in the place of another: written beside it, synced, renamed, and the directory synced. It is readable by
+/// everybody, or belongs to whom another did and has its mode, as far as we may give files away.
+fn replace(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(path.file_name().unwrap_or_default())
         .permissions(fs::Permissions::from_mode(0o600))
         .tempfile_in(directory)?;
     file.write_all(bytes)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    if let Some(like) = like {
+        let _ = fchown(file.as_file(), Some(like.uid()), Some(like.gid()));
+    }
+    let mode = like.map_or(0o644, |like| like.mode() & 0o777);
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(directory)?.sync_all()
