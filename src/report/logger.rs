@@ -98,7 +98,7 @@ enum Output {
 impl Logger {
     fn new(settings: LogSettings, sink: Sink) -> Logger {
         let output = match sink {
-            Sink::Stderr => Output::Stderr { colour: terminal::wants_colour() },
+            Sink::Stderr => Output::Stderr { colour: terminal::wants_colour(&std::io::stderr()) },
             Sink::Syslog => Output::Syslog(Syslog::new(&settings)),
         };
         Logger { settings, output }

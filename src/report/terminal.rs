@@ -1,22 +1,30 @@
-//! Standard error, shared by whole lines and one line that is drawn over and over.
+//! What terminals can do; and standard error, shared by whole lines and one line that is drawn over and over.
 //!
 //! Whatever else is written first wipes the drawn line, so that a warning in the middle of a pass starts in the first
 //! column and stays. Each write is one call, and none can fail loudly: a daemon whose standard error was closed goes on.
 
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
 /// Whether the drawn line is on the screen.
 static DRAWN: Mutex<bool> = Mutex::new(false);
 
-/// Whether standard error is a terminal that understands the few escapes used here.
-pub fn is_capable() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+/// Whether a stream is a terminal that understands the few escapes used here.
+pub fn is_capable(stream: &impl IsTerminal) -> bool {
+    let term = std::env::var_os("TERM").unwrap_or_default();
+    stream.is_terminal() && !term.is_empty() && term != "dumb"
 }
 
 /// Whether colours are wanted there too (`NO_COLOR` says not).
-pub fn wants_colour() -> bool {
-    is_capable() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
+pub fn wants_colour(stream: &impl IsTerminal) -> bool {
+    is_capable(stream) && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
+}
+
+/// How many columns a terminal has; `None` for what is none, or does not say.
+pub fn width(stream: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
 /// Writes one line, or several; the newline at the end is added.

@@ -8,6 +8,7 @@
 pub mod builder;
 pub mod builder_file;
 pub mod format;
+pub mod moves;
 pub mod placement;
 pub mod spread;
 
@@ -386,7 +387,7 @@ impl Look {
 
 /// Puts a file in the place of another: written beside it, synced, renamed, and the directory synced. It is readable by
 /// everybody, or belongs to whom another did and has its mode, as far as we may give files away.
-fn replace(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(path.file_name().unwrap_or_default())

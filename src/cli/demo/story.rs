@@ -1,6 +1,5 @@
 //! What the demo shows, as it happens: lines that fit 100 columns, colours only where a terminal wants them.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use super::containers::{Container, Holding};
 use super::deed::{Deed, SETTLING};
 use super::proof::Proof;
 use crate::cli::print;
+use crate::report::terminal;
 use crate::report::text::{printable, size, thousands};
 
 /// Tells it on standard output.
@@ -19,11 +19,7 @@ pub struct Story {
 impl Story {
     /// In colour if standard output is a terminal that understands it and nobody objects.
     pub fn new() -> Story {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let colour = std::io::stdout().is_terminal()
-            && set("NO_COLOR").is_none()
-            && set("TERM").is_some_and(|term| term != "dumb");
-        Story { colour }
+        Story { colour: terminal::wants_colour(&std::io::stdout()) }
     }
 
     /// What is built.
