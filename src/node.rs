@@ -84,10 +84,20 @@ impl Node {
         })
     }
 
-    /// The ring as it is now. A new file that cannot be read is logged and the old ring kept.
+    /// The ring as it was a moment ago, which spares a look at the file. A new one that cannot be read is logged and the old
+    /// kept.
     pub fn ring(&self) -> Arc<Ring> {
+        self.look(RingWatch::current)
+    }
+
+    /// The ring as it is now: for a pass, which goes by it to its end, and for what must not be said by an old one.
+    pub fn newest_ring(&self) -> Arc<Ring> {
+        self.look(RingWatch::newest)
+    }
+
+    fn look(&self, look: fn(&mut RingWatch, Instant) -> Result<Arc<Ring>, RingError>) -> Arc<Ring> {
         let mut watch = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.current(Instant::now()).unwrap_or_else(|error| {
+        look(&mut watch, Instant::now()).unwrap_or_else(|error| {
             error!("{error}; the ring read before stays in use");
             watch.last_good()
         })
@@ -125,6 +135,6 @@ impl Node {
     }
 }
 
-/// How often the ring file is looked at, at most. Swift looks every 15 s (`swift/common/ring/ring.py: reload_time`); a
-/// look is a stat, and a pass should begin with the ring that is there.
+/// How often the ring file is looked at for peers' sake. Swift looks every 15 s (`swift/common/ring/ring.py: reload_time`),
+/// for passes too.
 const RING_LOOK: Duration = Duration::from_secs(1);

@@ -32,7 +32,10 @@ impl Progress {
     /// Shows something only if `wanted` and if standard error is a terminal.
     pub fn new(wanted: bool) -> Progress {
         let began = Instant::now();
-        Progress { began, drawn: (wanted && terminal::is_capable(&std::io::stderr())).then(|| Mutex::new(began)) }
+        Progress {
+            began,
+            drawn: (wanted && terminal::is_capable(&std::io::stderr())).then(|| Mutex::new(began)),
+        }
     }
 
     /// Redraws the line, at most ten times a second. `tally` is that of the whole pass so far.

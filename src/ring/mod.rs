@@ -355,6 +355,15 @@ impl RingWatch {
         Ok(self.last_good())
     }
 
+    /// The ring as of now, however short a time ago the file was looked at.
+    ///
+    /// # Errors
+    /// As [`RingWatch::current`].
+    pub fn newest(&mut self, now: Instant) -> Result<Arc<Ring>, RingError> {
+        self.next_look = now;
+        self.current(now)
+    }
+
     /// The ring that was read last, without a look at the file.
     pub fn last_good(&self) -> Arc<Ring> {
         Arc::clone(&self.ring)

@@ -48,8 +48,6 @@ fn a_ring_that_reaches_the_nodes_one_by_one_moves_each_copy_once() {
         let (mut files, mut removed) = (0, 0);
         for (sent, node) in order.into_iter().enumerate() {
             cluster.give_ring(node);
-            // A daemon looks at its ring at most once a second.
-            std::thread::sleep(std::time::Duration::from_millis(1100));
             let (first, second) = (round(&cluster, 5), round(&cluster, 5));
             println!("{order:?}: {} nodes have the ring: {first:?}", sent + 1);
             assert_eq!(round(&cluster, 5), Round::default(), "it never ends: {first:?}, {second:?}");
@@ -90,7 +88,6 @@ fn two_rings_that_have_no_device_in_common_keep_every_copy() {
     }
     containers.iter().for_each(|container| assert_eq!(copies(&cluster, container, 6), 6));
     (3..6).for_each(|node| cluster.give_ring(node));
-    std::thread::sleep(std::time::Duration::from_millis(1100));
     (0..3).for_each(|_| _ = round(&cluster, 6));
     for container in &containers {
         assert_eq!(cluster.disagreement(container), None);
