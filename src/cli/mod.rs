@@ -258,6 +258,7 @@ enum Subcommands {
         config: PathBuf,
     },
     /// Make, change and show a ring, with swift-ring-builder's commands
+    #[command(after_help = ring::usage::COMMANDS_HELP)]
     Ring {
         /// The builder's file, as in container.builder
         #[arg(value_name = "BUILDER")]

@@ -41,7 +41,7 @@ pub fn is_local_device(my_ips: &[String], my_port: Option<u16>, dev_ip: &str, de
 }
 
 /// Letters, digits and inner hyphens between dots (`swift/common/ring/utils.py: is_valid_hostname`).
-fn is_host_name(text: &str) -> bool {
+pub fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')

@@ -25,7 +25,7 @@ use log::LevelFilter;
 use crate::hash_path::HashSalt;
 use ini::{Dialect, Ini, IniError, Options};
 
-pub use address::{RsyncDevice, is_local_device, my_addresses, rsync_module};
+pub use address::{RsyncDevice, is_host_name, is_local_device, my_addresses, rsync_module};
 
 /// The conf file that is read if no other is named.
 pub const DEFAULT_PATH: &str = "/etc/swift/container-server.conf";

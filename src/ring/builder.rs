@@ -126,10 +126,32 @@ impl Builder {
             moved_hours: vec![0; partitions],
             epoch_secs: 0,
             gather_start: 0,
-            spread: None,
+            spread: Some(Spread::default()),
         };
         builder.set_replicas(replicas)?;
         builder.devices_changed = false;
+        Ok(builder)
+    }
+
+    /// A builder that would write a ring (`swift/cli/ringbuilder.py: Commands.write_builder`). A ring does not say when its
+    /// partitions were moved: they count as moved just before 1970. Nor does it know of overload and removals.
+    ///
+    /// # Errors
+    /// A part power above [`PART_POWER_LIMIT`].
+    pub fn from_ring(ring: &RingData, min_part_hours: u32) -> Result<Builder, BuilderFault> {
+        let power = 32 - ring.part_shift.bits();
+        let mut builder = Builder::new(power, ring.assignments.replica_count(), min_part_hours)?;
+        builder.version = ring.version.unwrap_or(0);
+        builder.devices = ring.devices.iter().map(|device| device.as_deref().cloned()).collect();
+        for device in builder.devices.iter_mut().flatten() {
+            device.extra.insert(PARTS_WANTED.into(), 0.into());
+        }
+        let row = |row| {
+            (0..builder.partitions()).map_while(|p| ring.assignments.device(row, Partition(p))).collect()
+        };
+        builder.rows = Some((0..ring.assignments.rows()).map(row).collect());
+        builder.id_width = ring.id_width;
+        builder.spread = None;
         Ok(builder)
     }
 
@@ -388,6 +410,13 @@ impl Builder {
     pub fn seconds_left(&self, now_secs: u64) -> u64 {
         let elapsed = now_secs.saturating_sub(self.epoch_secs);
         (u64::from(self.min_part_hours) * 3600).saturating_sub(elapsed)
+    }
+
+    /// How many partitions were moved so lately that they may not be moved again yet.
+    pub fn held_partitions(&self, now_secs: u64) -> u64 {
+        let hours = now_secs.saturating_sub(self.epoch_secs) / 3600;
+        let least = u64::from(self.min_part_hours.min(255));
+        self.moved_hours.iter().filter(|moved| u64::from(**moved) + hours < least).count() as u64
     }
 
     /// Moves what should be elsewhere and may be moved now (`rebalance`). Equal builders with equal seeds become equal rings.

@@ -99,6 +99,28 @@ pub enum FormatVersion {
     V2,
 }
 
+impl FormatVersion {
+    /// The layout of a file, by its first bytes.
+    ///
+    /// # Errors
+    ///
+    /// What is no ring, and rings of a version that we do not know.
+    pub fn of<R: Read + Seek>(file: &mut R) -> Result<FormatVersion, RingFault> {
+        let mark: [u8; 2] = take_bytes(file)?;
+        if mark != GZIP_MARK {
+            return Err(RingFault::NotGzip);
+        }
+        file.rewind().map_err(RingFault::Unreadable)?;
+        let [magic @ .., high, low]: [u8; HEAD_BYTES] = take_bytes(&mut GzDecoder::new(file))?;
+        match u16::from_be_bytes([high, low]) {
+            _ if magic != *MAGIC => Err(RingFault::Magic(magic)),
+            1 => Ok(FormatVersion::V1),
+            2 => Ok(FormatVersion::V2),
+            version => Err(RingFault::Version(version)),
+        }
+    }
+}
+
 /// Bytes per device id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdWidth {
@@ -323,21 +345,15 @@ impl RingData {
     ///
     /// Anything that is not a whole ring. At most [`JSON_LIMIT_BYTES`] of JSON and [`ASSIGNMENT_LIMIT`] ids are taken in.
     pub fn read<R: Read + Seek>(file: &mut R) -> Result<RingData, RingFault> {
-        let mut mark = [0; 2];
-        file.read_exact(&mut mark).map_err(inflating)?;
-        if mark != GZIP_MARK {
-            return Err(RingFault::NotGzip);
-        }
+        let version = FormatVersion::of(file)?;
         file.rewind().map_err(RingFault::Unreadable)?;
-        let mut stream = GzDecoder::new(&mut *file);
-        let magic: [u8; 4] = take_bytes(&mut stream)?;
-        if magic != *MAGIC {
-            return Err(RingFault::Magic(magic));
-        }
-        match u16::from_be_bytes(take_bytes(&mut stream)?) {
-            1 => read_v1(stream),
-            2 => read_v2(file),
-            version => Err(RingFault::Version(version)),
+        match version {
+            FormatVersion::V1 => {
+                let mut stream = GzDecoder::new(file);
+                let _: [u8; HEAD_BYTES] = take_bytes(&mut stream)?;
+                read_v1(stream)
+            }
+            FormatVersion::V2 => read_v2(file),
         }
     }
 
@@ -950,6 +966,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 const GZIP_MARK: [u8; 2] = [0x1f, 0x8b];
 const MAGIC: &[u8; 4] = b"R1NG";
+/// Magic and version.
+const HEAD_BYTES: usize = 6;
 
 /// The time in the gzip header of every ring that Swift writes, so that equal rings are equal files.
 const GZIP_TIME: u32 = 1_300_507_380;

@@ -7,6 +7,7 @@
 
 pub mod builder;
 pub mod builder_file;
+pub mod device_string;
 pub mod format;
 pub mod moves;
 pub mod placement;
@@ -44,6 +45,16 @@ impl Ring {
     pub fn load(path: &Path) -> Result<Ring, RingError> {
         let read = || RingData::read(&mut File::open(path).map_err(RingFault::Unreadable)?);
         read().map(Ring::from).map_err(|fault| RingError { path: Some(path.to_owned()), fault })
+    }
+
+    /// The layout of a ring file.
+    ///
+    /// # Errors
+    ///
+    /// What is no ring file; more of it than its beginning is not looked at.
+    pub fn version_of(path: &Path) -> Result<FormatVersion, RingError> {
+        let look = || FormatVersion::of(&mut File::open(path).map_err(RingFault::Unreadable)?);
+        look().map_err(|fault| RingError { path: Some(path.to_owned()), fault })
     }
 
     /// A ring made by hand: devices by id, then for each replica the device of each partition. Every row but the last is

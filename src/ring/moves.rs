@@ -11,7 +11,7 @@ use super::format::DeviceId;
 /// One replica that is elsewhere now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
-    /// The row it is in now; of one that is no more, the row it was in.
+    /// The row it is in now; of one that is no more, a row that has no device for the partition now.
     pub replica: usize,
     /// Where it was. `None` for a new replica.
     pub from: Option<DeviceId>,
@@ -42,7 +42,8 @@ pub fn changes(before: &[Vec<DeviceId>], after: &[Vec<DeviceId>], partition: usi
     for change in changes.iter_mut().filter(|change| change.from.is_none()) {
         change.from = left.next().map(|(_, from)| from);
     }
-    changes.extend(left.map(|(replica, from)| Change { replica, from: Some(from), to: None }));
+    let free = (0..before.len()).filter(|&row| after.get(row).is_none_or(|row| row.len() <= partition));
+    changes.extend(free.zip(left).map(|(replica, (_, from))| Change { replica, from: Some(from), to: None }));
     changes
 }
 
@@ -148,7 +149,11 @@ mod tests {
     #[test]
     fn replicas_come_and_go_and_double() {
         assert_eq!(of_one(&[], &[7, 8]), [change(0, None, Some(7)), change(1, None, Some(8))]);
-        assert_eq!(of_one(&[0, 1], &[1]), [change(0, Some(0), None)]);
+        assert_eq!(of_one(&[0, 1], &[1]), [change(1, Some(0), None)]);
+        assert_eq!(
+            of_one(&[0, 1, 2], &[3]),
+            [change(0, Some(0), Some(3)), change(1, Some(1), None), change(2, Some(2), None)]
+        );
         assert_eq!(of_one(&[0, 1], &[1, 2, 0]), [change(1, None, Some(2))]);
         assert_eq!(of_one(&[5, 5], &[5, 6]), [change(1, Some(5), Some(6))], "one of two on a device moved");
         assert_eq!(of_one(&[], &[]), []);

@@ -12,7 +12,7 @@ use super::placement::plan::Plan;
 use super::placement::tiers::{LEVELS, ROOT, Tier};
 
 /// Where the replicas of a ring are, tier by tier.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Spread {
     /// Percentage of replicas above the most their worst tier should hold.
     pub dispersion: f64,

@@ -15,6 +15,7 @@ mod content_type;
 mod damaged;
 mod db_files;
 mod decision;
+mod device_strings;
 mod hash_path;
 mod legacy;
 mod lifecycle;
