@@ -145,7 +145,13 @@ impl PartShift {
 
 /// Where a database lies below its device: `containers/<partition>/<suffix>/<hash>`.
 pub fn storage_directory(partition: Partition, hash: &Hash) -> PathBuf {
-    ["containers", &partition.to_string(), &hash.suffix(), &hash.to_string()].iter().collect()
+    item_directory("containers", partition, hash)
+}
+
+/// Where anything lies below its device (`swift/common/utils: storage_directory`), in `accounts`, `containers`, `objects`
+/// or `objects-N`.
+pub fn item_directory(kind: &str, partition: Partition, hash: &Hash) -> PathBuf {
+    [kind, &partition.to_string(), &hash.suffix(), &hash.to_string()].iter().collect()
 }
 
 #[cfg(test)]

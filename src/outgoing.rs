@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::budget::Share;
 use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
 use crate::drive::{Drive, DriveError, HashDir, Patience, Snapshot, snapshot};
@@ -17,9 +17,9 @@ use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Rol
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
 use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
-use crate::replica::{Direction, ReplicaInfo, RowId, SyncPoint};
+use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
 use crate::strategy::Choice;
-use crate::timestamp::Timestamp;
+use crate::timestamp::{Stamp, Timestamp};
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
 #[derive(Debug)]
@@ -114,6 +114,22 @@ pub enum Forecast {
     Refused(Refusal),
 }
 
+/// What a peer has at a place.
+#[derive(Debug)]
+pub enum Seen {
+    /// A replica.
+    Here {
+        /// What it says of itself.
+        info: Box<ReplicaInfo>,
+        /// How far it has got with the replica of whoever asked.
+        point: RowId,
+    },
+    /// None.
+    Missing,
+    /// It would not say, or cannot.
+    Refused(Refusal),
+}
+
 impl Subject<'_> {
     /// Makes a peer's replica agree with ours.
     ///
@@ -205,29 +221,16 @@ impl Subject<'_> {
         role: Role,
     ) -> Result<Forecast, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place, info: self.info.clone(), intent: Intent::Look, role };
-        peer.say(&Message::Meet(Box::new(meet.clone())))?;
+        let meet = Meet { place: place.clone(), info: self.info.clone(), intent: Intent::Look, role };
         let (sender, _) = Sender::start(meet, self.known()?, limits);
-        loop {
-            return Ok(match peer.hear()? {
-                Message::Working => continue,
-                Message::Missing => Forecast::Missing,
-                Message::Refused(refusal) => Forecast::Refused(refusal),
-                Message::Here { info, point } => Forecast::Choice {
-                    choice: sender.choice(&info, point),
-                    settles: !self.info.settled_with(&info),
-                },
-                Message::Equal { id, max_row, point } => {
-                    let theirs = ReplicaInfo { id, max_row, ..self.info.clone() };
-                    Forecast::Choice { choice: sender.choice(&theirs, point), settles: false }
-                }
-                message => {
-                    return Err(
-                        Violation::OutOfTurn { expected: "its replica", heard: message.name() }.into()
-                    );
-                }
-            });
-        }
+        Ok(match look(peer, place, self.info, role)? {
+            Seen::Missing => Forecast::Missing,
+            Seen::Refused(refusal) => Forecast::Refused(refusal),
+            Seen::Here { info, point } => Forecast::Choice {
+                choice: sender.choice(&info, point),
+                settles: !self.info.settled_with(&info),
+            },
+        })
     }
 
     fn known(&mut self) -> Result<Known, BrokerError> {
@@ -324,6 +327,62 @@ impl Subject<'_> {
         let path = self.dir.in_charge().ok()??;
         let name = path.file_stem()?.to_str()?;
         name.split('_').nth(1)?.parse().ok()
+    }
+}
+
+/// Asks a peer for its replica, changing nothing there but that waiting rows are taken in. Whoever asks introduces
+/// himself with his own, or as an [`onlooker`].
+///
+/// # Errors
+/// [`PeerError`]; the connection is then of no use any more.
+pub fn look<S: Stream>(
+    peer: &mut Peer<S>,
+    place: Place,
+    mine: &ReplicaInfo,
+    role: Role,
+) -> Result<Seen, PeerError> {
+    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role };
+    peer.say(&Message::Meet(Box::new(meet)))?;
+    loop {
+        return Ok(match peer.hear()? {
+            Message::Working => continue,
+            Message::Missing => Seen::Missing,
+            Message::Refused(refusal) => Seen::Refused(refusal),
+            Message::Here { info, point } => Seen::Here { info, point },
+            Message::Equal { id, max_row, point } => {
+                let info = Box::new(ReplicaInfo { id, max_row, ..mine.clone() });
+                Seen::Here { info, point }
+            }
+            message => {
+                return Err(Violation::OutOfTurn { expected: "its replica", heard: message.name() }.into());
+            }
+        });
+    }
+}
+
+/// Somebody who has no replica of a container and wants to know who has: equal to none, for none was created at 0.
+pub fn onlooker(account: &str, container: &str) -> ReplicaInfo {
+    ReplicaInfo {
+        id: fresh_id("onlooker"),
+        account: account.to_owned(),
+        container: container.to_owned(),
+        created_at: Stamp::unset(),
+        put_timestamp: Stamp::unset(),
+        delete_timestamp: Stamp::unset(),
+        status_changed_at: Stamp::unset(),
+        storage_policy_index: PolicyIndex(0),
+        count: 0,
+        bytes_used: 0,
+        hash: RowHash::default(),
+        max_row: RowId::NONE,
+        shard_max_row: RowId::NONE,
+        metadata: Metadata::default(),
+        db_state: DbState::Unsharded,
+        sharding_initiated: false,
+        sharding_required: false,
+        ranges_digest: [0; 16],
+        file_bytes: 0,
+        page_bytes: 4096,
     }
 }
 

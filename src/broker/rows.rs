@@ -57,6 +57,25 @@ impl Broker {
         })
     }
 
+    /// The rows of one name, which are one of each policy that it was written under, as they are stored. A hundred at
+    /// most, whatever a broken database holds.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn rows_named(&mut self, name: &str) -> Result<Vec<Row>, BrokerError> {
+        self.db.read(|conn, schema| {
+            let (columns, by_name) = (row_columns(schema), schema.by_name());
+            let sql = format!("SELECT {columns} FROM object WHERE {by_name} = ? ORDER BY ROWID LIMIT ?");
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut found = statement.query(params![name, ROWS_OF_A_NAME])?;
+            let mut rows = Vec::new();
+            while let Some(row) = found.next()? {
+                rows.push(read_row(row)?);
+            }
+            Ok(rows)
+        })
+    }
+
     /// The highest number ever given to a row of this file, -1 if none was (`swift/common/db.py: get_max_row`).
     ///
     /// # Errors
@@ -312,6 +331,8 @@ impl Drop for Untriggered<'_> {
 
 /// Names looked up by one query; Swift's number, within the limit of every SQLite.
 const NAMES_AT_ONCE: usize = 999;
+/// More than there are policies anywhere.
+const ROWS_OF_A_NAME: i64 = 100;
 
 const INSERT_ROW: &str = "INSERT INTO object
     (name, created_at, size, content_type, etag, deleted, storage_policy_index) VALUES (?, ?, ?, ?, ?, ?, ?)";
@@ -345,6 +366,18 @@ mod tests {
             },
         );
         proptest::collection::vec(version, 0..12)
+    }
+
+    #[test]
+    fn rows_of_a_name_are_those_of_each_policy_and_no_others() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        let elsewhere = Row { storage_policy_index: PolicyIndex(1), ..tombstone("a", 3) };
+        broker.merge_rows(vec![row("a", 1), row("aa", 1), row("b", 2), elsewhere], None).unwrap();
+        let found = broker.rows_named("a").unwrap();
+        let found: Vec<_> = found.iter().map(|row| (row.deleted, row.storage_policy_index.0)).collect();
+        assert_eq!(found, [(0, 0), (1, 1)]);
+        assert!(broker.rows_named("A").unwrap().is_empty());
     }
 
     proptest! {

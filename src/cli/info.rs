@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::drive::live::journal_path;
 use crate::drive::{HashDir, LiveFile};
 use crate::node::Node;
-use crate::replica::{DbState, Direction, PolicyIndex, ReplicaInfo, SyncPoint};
+use crate::replica::{DbState, Direction, PolicyIndex, ReplicaInfo, Row, SyncPoint};
 use crate::report::text::{printable, size, thousands, utc};
 use crate::ring::Device;
 use crate::stop::Stop;
@@ -39,7 +39,7 @@ pub fn info(options: InfoOptions) -> Exit {
 
 /// Why a database cannot be looked at.
 #[derive(Debug)]
-enum InfoError {
+pub(super) enum InfoError {
     /// The path names nothing.
     Missing(PathBuf),
     /// The path names a directory that is none of a container, or has no database in it.
@@ -97,14 +97,8 @@ impl std::error::Error for InfoError {}
 fn inspect(options: &InfoOptions) -> Result<String, InfoError> {
     let target = Target::find(&options.database)?;
     let path = &target.file;
-    check_header(path)?;
     let failed = |error| explain(path, error);
-    let patience = Patience { database: PATIENCE, directory: PATIENCE };
-    let opened = match &target.home {
-        Some(home) => Broker::look(home, patience),
-        None => Broker::look_at_file(path, patience),
-    };
-    let mut broker = opened.map_err(failed)?;
+    let mut broker = open(path, target.home.as_ref())?;
     let info = broker.stored_info().map_err(failed)?;
     let waiting = match &target.home {
         Some(home) => Waiting::read(&home.pending_path()),
@@ -129,6 +123,17 @@ fn inspect(options: &InfoOptions) -> Result<String, InfoError> {
         verdict: &verdict,
     };
     Ok(if options.json { render_json(&inspection) } else { render(&inspection) })
+}
+
+/// Opens the database of a directory, or a file that is in charge of none, only to look at it.
+pub(super) fn open(path: &Path, home: Option<&HashDir>) -> Result<Broker, InfoError> {
+    check_header(path)?;
+    let patience = Patience { database: PATIENCE, directory: PATIENCE };
+    let opened = match home {
+        Some(home) => Broker::look(home, patience),
+        None => Broker::look_at_file(path, patience),
+    };
+    opened.map_err(|error| explain(path, error))
 }
 
 /// What was named on the command line.
@@ -183,7 +188,8 @@ fn check_header(path: &Path) -> Result<(), InfoError> {
     Ok(())
 }
 
-fn explain(path: &Path, error: BrokerError) -> InfoError {
+/// Tells what a broker only calls a fault of the disk.
+pub(super) fn explain(path: &Path, error: BrokerError) -> InfoError {
     match error {
         BrokerError::Damaged { path, cause } => {
             InfoError::Damaged { path, cause: format!("damaged: {cause}") }
@@ -205,18 +211,21 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// One that cannot be read counts with its bytes only.
     fn read(path: &Path) -> Waiting {
-        let bytes = fs::metadata(path).map_or(0, |file| file.len());
-        let mut records = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(PENDING_READ_BYTES).read_to_end(&mut records));
-        if read.is_err() {
-            records.clear();
-        }
-        let rows =
-            pending::split(&records).filter(|record| pending::decode_entry(record).is_ok()).count() as u64;
-        Waiting { bytes, rows }
+        let (bytes, rows) = waiting_rows(path);
+        Waiting { bytes, rows: rows.len() as u64 }
     }
+}
+
+/// How long a pending file is, and its rows. One that cannot be read has only a length.
+pub(super) fn waiting_rows(path: &Path) -> (u64, Vec<Row>) {
+    let bytes = fs::metadata(path).map_or(0, |file| file.len());
+    let mut records = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(PENDING_READ_BYTES).read_to_end(&mut records));
+    if read.is_err() {
+        records.clear();
+    }
+    (bytes, pending::split(&records).filter_map(|record| pending::decode_entry(record).ok()).collect())
 }
 
 /// This node and its ring, or why they are not known.
@@ -509,13 +518,13 @@ impl Page {
 }
 
 /// A count with its thousands; counts of a broken database may be negative.
-fn count(number: i64) -> String {
+pub(super) fn count(number: i64) -> String {
     let sign = if number < 0 { "-" } else { "" };
     format!("{sign}{}", thousands(number.unsigned_abs()))
 }
 
 /// A stamp, and when that was.
-fn moment(stamp: &Stamp) -> String {
+pub(super) fn moment(stamp: &Stamp) -> String {
     match stamp.time().raw() {
         0 => stamp.to_string(),
         _ => format!("{stamp}  {} UTC", utc(stamp.time().seconds() as u64)),

@@ -107,16 +107,22 @@ pub struct RingOptions {
 /// What `agent locate` was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocateOptions {
-    /// The conf file, for the ring and the hash's prefix and suffix.
-    pub config: PathBuf,
-    /// A ring file to use in place of the container ring that the conf file leads to.
+    /// The conf file; `None` for the usual one, or for none if a ring is named.
+    pub config: Option<PathBuf>,
+    /// A ring file to use in place of the one of its kind that the conf file leads to.
     pub ring: Option<PathBuf>,
-    /// The account.
+    /// The account, or all three in one: `account/container/object`.
     pub account: String,
     /// A container of it.
     pub container: Option<String>,
     /// An object in that.
     pub object: Option<String>,
+    /// The policy whose ring places the object; that of the container if `None`.
+    pub policy: Option<u32>,
+    /// Every handoff, not only as many as there are primaries.
+    pub all_handoffs: bool,
+    /// One JSON object instead of text.
+    pub json: bool,
 }
 
 /// How much is logged.
@@ -165,9 +171,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             Ok(Command::Info(InfoOptions { database, config, json }))
         }
         Some(Subcommands::Ring { builder, words }) => Ok(Command::Ring(RingOptions { builder, words })),
-        Some(Subcommands::Locate { config, ring, account, container, object }) => {
-            Ok(Command::Locate(LocateOptions { config, ring, account, container, object }))
-        }
+        Some(Subcommands::Locate(locate)) => Ok(Command::Locate(locate.into())),
     }
 }
 
@@ -267,23 +271,44 @@ enum Subcommands {
         #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Find where an account, a container or an object belongs, and what is there
-    Locate {
-        #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG, hide_default_value = true, help = CONFIG_HELP)]
-        config: PathBuf,
-        /// Use this ring file
-        #[arg(long, value_name = "FILE")]
-        ring: Option<PathBuf>,
-        /// The account, as in AUTH_test
-        #[arg(value_name = "ACCOUNT")]
-        account: String,
-        /// A container of it
-        #[arg(value_name = "CONTAINER")]
-        container: Option<String>,
-        /// An object in that
-        #[arg(value_name = "OBJECT")]
-        object: Option<String>,
-    },
+    /// Find where an account, container or object belongs, and who has it
+    #[command(after_help = LOCATE_HELP)]
+    Locate(LocateArguments),
+}
+
+#[derive(Args)]
+struct LocateArguments {
+    #[arg(long, value_name = "PATH", help = CONFIG_HELP)]
+    config: Option<PathBuf>,
+    /// Use this ring file; others are looked for beside it
+    #[arg(long, value_name = "FILE")]
+    ring: Option<PathBuf>,
+    /// Storage policy of the object [default: the container's]
+    #[arg(long, value_name = "N")]
+    policy: Option<u32>,
+    /// All handoffs, not only as many as there are primaries
+    #[arg(short, long)]
+    all_handoffs: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// The account, as in AUTH_test; or ACCOUNT/CONTAINER/OBJECT
+    #[arg(value_name = "ACCOUNT")]
+    account: String,
+    /// A container of it
+    #[arg(value_name = "CONTAINER")]
+    container: Option<String>,
+    /// An object in that
+    #[arg(value_name = "OBJECT")]
+    object: Option<String>,
+}
+
+impl From<LocateArguments> for LocateOptions {
+    fn from(arguments: LocateArguments) -> LocateOptions {
+        let LocateArguments { config, ring, policy, all_handoffs, json, account, container, object } =
+            arguments;
+        LocateOptions { config, ring, account, container, object, policy, all_handoffs, json }
+    }
 }
 
 impl RunArguments {
@@ -364,7 +389,23 @@ Examples:
   agent --once --devices sdb1,sdb2  one pass over two devices
   agent --dry-run --partitions 17   what a pass would do in partition 17
   agent info path/to/database.db    describe one database
+  agent locate AUTH_test photos     where a container is, and whether all agree
   agent demo                        watch a small cluster at work";
+
+const LOCATE_HELP: &str = "\
+Databases on this node are looked at, agents on others are asked for theirs.
+Nothing is changed, but that an agent takes in waiting rows before it answers.
+
+--ring alone needs no conf file: the hash prefix and suffix come from swift.conf
+beside the ring, or else /etc/swift, and every device is asked through its agent
+at the usual port. A ring named account*, or object*, stands for one of that
+kind, any other for the container ring. With --config as well, only that ring is
+another: see where a new ring would have a container, and who has it now.
+
+Exit status:
+  0  every primary has it, and they agree; or there was nothing to ask
+  1  they disagree, or some primary lacks it or cannot be asked
+  2  the command line or the configuration cannot be used";
 
 #[cfg(test)]
 mod tests {
@@ -450,6 +491,18 @@ mod tests {
         assert_eq!(parsed("demo --keep here"), Ok(demo));
         let info = InfoOptions { database: PathBuf::from("x.db"), config: PathBuf::from("c"), json: true };
         assert_eq!(parsed("info x.db --json --config c"), Ok(Command::Info(info)));
+        let locate = LocateOptions {
+            config: None,
+            ring: Some(PathBuf::from("r")),
+            account: "a".to_owned(),
+            container: Some("c".to_owned()),
+            object: Some("-o".to_owned()),
+            policy: Some(1),
+            all_handoffs: true,
+            json: true,
+        };
+        let line = "locate --ring r -a --policy 1 --json -- a c -o";
+        assert_eq!(parsed(line), Ok(Command::Locate(locate)));
     }
 
     #[test]

@@ -405,9 +405,12 @@ impl Cluster {
         Ok(Cluster { salt, several_policies: policies > 1 })
     }
 
-    /// Swift reads `/etc/swift/swift.conf` and no other. We look beside the rings first, where a cluster of loopback
-    /// nodes has its own.
-    fn load(options: &Options) -> Result<Cluster, ConfigError> {
+    /// Swift reads `/etc/swift/swift.conf` and no other. We look beside the rings first (`swift_dir`), where a cluster of
+    /// loopback nodes has its own.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoSwiftConf`] if there is none, [`ConfigError::Unreadable`], or as [`Cluster::parse`].
+    pub fn load(options: &Options) -> Result<Cluster, ConfigError> {
         let places = match Typed(options).set("agent_swift_conf") {
             Some(path) => vec![PathBuf::from(path)],
             None => vec![swift_dir(options)?.join("swift.conf"), PathBuf::from(SWIFT_CONF)],

@@ -70,7 +70,9 @@ impl<'a> Visit<'a> {
         let (mut broker, mut info) = match opened {
             Ok(opened) => opened,
             Err(BrokerError::Missing) => return Ok(Message::Missing),
-            Err(error) if error.is_damage() && !looking => {
+            // The next pass moves it away; whoever only looks changes nothing.
+            Err(error) if error.is_damage() && looking => return Err(Refusal::Damaged),
+            Err(error) if error.is_damage() => {
                 quarantine(&self.dir, &error);
                 return Ok(Message::Missing);
             }
@@ -82,8 +84,11 @@ impl<'a> Visit<'a> {
                 info.account, info.container
             )));
         }
-        let point = broker.sync_point(&theirs.id, Direction::Incoming);
-        let mut point = point.map_err(|error| refuse_broker(&self.dir, error))?;
+        let mut point = match broker.sync_point(&theirs.id, Direction::Incoming) {
+            Ok(point) => point,
+            Err(error) if error.is_damage() && looking => return Err(Refusal::Damaged),
+            Err(error) => return Err(refuse_broker(&self.dir, error)),
+        };
         if !looking {
             let mut settle = || -> Result<(), BrokerError> {
                 let now = Timestamp::at(SystemTime::now());

@@ -213,7 +213,7 @@ pub enum Refusal {
     NotPrimary,
     /// The database is locked by others for too long.
     Busy,
-    /// The database was damaged, and is in quarantine now. The next pass heals it.
+    /// The database is damaged. It is in quarantine now, unless the sender only looked. The next pass heals it.
     Damaged,
     /// The container is being sharded: no whole files.
     Sharding,
@@ -234,7 +234,7 @@ impl std::fmt::Display for Refusal {
                 "by its ring the partition belongs on other devices; is the new ring on all nodes yet?",
             ),
             Refusal::Busy => f.write_str("its database stayed locked"),
-            Refusal::Damaged => f.write_str("its database was damaged and is quarantined now"),
+            Refusal::Damaged => f.write_str("its database is damaged; the next pass heals it"),
             Refusal::Sharding => f.write_str("its container is being sharded"),
             Refusal::TooMany => f.write_str("it serves as many connections as it may"),
             Refusal::Failed(why) => write!(f, "it failed: {why}"),

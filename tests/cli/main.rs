@@ -1,7 +1,10 @@
 //! What somebody sees who types `agent …`: the exit code, standard output, standard error.
 
+#[path = "../cluster/mod.rs"]
+mod cluster;
 mod demo;
 mod info;
+mod locate;
 
 use std::process::{Command, Stdio};
 
@@ -57,7 +60,7 @@ fn help_says_what_it_is_and_how_it_exits() {
     for code in ["   0  ", "   1  ", "   2  ", "  75  "] {
         assert!(help.stdout.contains(code), "{}", help.stdout);
     }
-    for subcommand in ["  demo  ", "  info  "] {
+    for subcommand in ["  demo  ", "  info  ", "  locate  "] {
         assert!(help.stdout.contains(subcommand), "{}", help.stdout);
     }
     for line in help.stdout.lines() {
@@ -67,6 +70,8 @@ fn help_says_what_it_is_and_how_it_exits() {
     assert_eq!(short.stdout, help.stdout);
     agent("info --help").exits(0).prints("<DB>");
     agent("demo --help").exits(0).prints("--keep <DIR>");
+    let locate = agent("locate --help").exits(0).prints("--all-handoffs").prints("Exit status");
+    assert!(locate.stdout.lines().all(|line| line.chars().count() <= 80), "{}", locate.stdout);
 }
 
 #[test]

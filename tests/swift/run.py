@@ -19,6 +19,7 @@ import traceback
 
 import judge
 import live  # noqa: F401 (registers its scenarios)
+import locate
 from scenarios import SCENARIOS, Play
 from stage import COUNTERS, Failure, Pass, Stage
 
@@ -42,6 +43,9 @@ class Agents:
 
     def start(self, node):
         self.stage.start_agents([node])
+
+    def locate(self, stage, ring, item, all_handoffs):
+        return locate.by_agent(stage.agent, ring, item, all_handoffs), locate.by_swift(stage, ring, item, all_handoffs)
 
     def done(self):
         self.stage.stop_agents()
@@ -67,6 +71,9 @@ class SwiftItself:
     def start(self, node):
         self.stage.start_swift()
 
+    def locate(self, stage, ring, item, all_handoffs):
+        return locate.by_swift(stage, ring, item, all_handoffs), locate.by_swift(stage, ring, item, all_handoffs)
+
     def done(self):
         pass
 
@@ -78,6 +85,9 @@ class Idle:
 
     def one_pass(self, node):
         return Pass(node, 0, {**dict.fromkeys(COUNTERS, 0), "rows_sent": 0, "failure_nodes": {}}, "")
+
+    def locate(self, stage, ring, item, all_handoffs):
+        return None, locate.by_swift(stage, ring, item, all_handoffs)
 
     def stop(self, node):
         pass

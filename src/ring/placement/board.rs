@@ -107,7 +107,7 @@ impl<'a> Board<'a> {
                 .filter(|&node| node != ROOT && quota.least(node) > 0)
                 .map(|node| (level(node), node as u32))
                 .collect(),
-            shares: (0..tree.ids()).map(|id| quota.of_device(start.plan, DeviceId(id as u32))).collect(),
+            shares: (0..tree.ids()).map(|id| quota.of_device(tree, DeviceId(id as u32))).collect(),
             held,
             need: Vec::new(),
             quota,
@@ -173,6 +173,11 @@ impl<'a> Board<'a> {
             .count() as u32
     }
 
+    /// The most replicas of a partition in a node.
+    pub fn most(&self, node: u32) -> u32 {
+        self.most[node as usize]
+    }
+
     /// The fewest replicas of a partition in a node.
     pub fn least(&self, node: u32) -> u32 {
         self.least[node as usize]
@@ -214,7 +219,8 @@ impl<'a> Board<'a> {
         loose_from == 0
     }
 
-    /// How far a partition's replicas are from the bounds: replicas too many in a node, and too few.
+    /// How far a partition's replicas are from the bounds: replicas too many in a node, and too few. That some are where
+    /// nothing should be is another matter.
     pub fn faults(&self, partition: usize) -> u32 {
         let mut faults = 0;
         for slot in self.slots_of(partition) {
@@ -226,7 +232,8 @@ impl<'a> Board<'a> {
                     .filter_map(|slot| self.device(slot))
                     .filter(|&other| self.paths[other as usize][level] == node)
                     .count() as u32;
-                faults += u32::from(before > self.most[node as usize]);
+                let most = self.most[node as usize];
+                faults += u32::from(most > 0 && before > most);
             }
         }
         let missing = |&(level, node): &(usize, u32)| {
@@ -301,6 +308,33 @@ impl<'a> Board<'a> {
                 return found;
             }
             tried.push(child);
+        }
+    }
+
+    /// Sets other shares for a while; the ones before.
+    pub fn aim_at(&mut self, shares: Vec<u32>) -> Vec<u32> {
+        let before = std::mem::replace(&mut self.shares, shares);
+        self.need = self.plan.tree().sum(|id| self.lacks(id.0));
+        before
+    }
+
+    /// A device that lacks a slot only because its target was rounded up, and could leave that to another.
+    pub fn lender_for(&self, borrower: u32, candidates: &[u32]) -> Option<u32> {
+        let path = |device: u32| self.paths[device as usize].map(|node| node as usize);
+        let lends =
+            |lender: &u32| self.lacks(*lender) > 0 && self.quota.can_lend(&path(*lender), &path(borrower));
+        candidates.iter().copied().find(lends)
+    }
+
+    /// Rounds up the target of one device in place of another's.
+    pub fn lend(&mut self, lender: u32, borrower: u32) {
+        let path = |device: u32| self.paths[device as usize].map(|node| node as usize);
+        self.quota.lend(&path(lender), &path(borrower));
+        self.add_need(lender, -1);
+        self.shares[lender as usize] -= 1;
+        self.shares[borrower as usize] += 1;
+        if self.lacks(borrower) > 0 {
+            self.add_need(borrower, 1);
         }
     }
 

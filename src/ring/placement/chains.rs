@@ -6,22 +6,88 @@
 //! maximum flow: devices by how many steps they are from one that lacks something, then depth first along falling
 //! distance, and again until no path is left.
 
-use super::board::{Board, Leave, Slot};
+use super::board::{Board, Leave, Slot, VACANT};
 use super::chance::Chance;
 use super::moves::slots_by_device;
 
-/// Moves spare replicas along chains for as long as there are any.
+/// Moves spare replicas along chains for as long as there are any, the cheapest first.
 pub fn settle(board: &mut Board<'_>, chance: &mut Chance) {
+    for (fresh, borrows) in [
+        (Fresh::Never, false),
+        (Fresh::Never, true),
+        (Fresh::First, false),
+        (Fresh::First, true),
+        (Fresh::Always, false),
+    ] {
+        pursue(board, chance, fresh, borrows);
+    }
+}
+
+fn pursue(board: &mut Board<'_>, chance: &mut Chance, fresh: Fresh, borrows: bool) {
     for _ in 0..ROUNDS_LIMIT {
         if !board.staying().any(|device| board.lacks(device) > 0) {
             return;
         }
-        let mut search = Search::new(board, chance);
+        let mut search = Search::new(board, chance, fresh, borrows);
         search.measure();
         if !search.advance() {
             return;
         }
     }
+}
+
+/// Shares out evenly what could not be had: of the devices that still have too many, and of those that still lack some, none
+/// is to be much worse off than the others. This moves nothing more, only other replicas.
+pub fn level(board: &mut Board<'_>, chance: &mut Chance) {
+    let missed: u32 = board.staying().map(|device| board.lacks(device)).sum();
+    if missed == 0 {
+        return;
+    }
+    let mut before = vec![0u32; board.held.len()];
+    board.origins.iter().filter(|&&device| device < VACANT).for_each(|&device| before[device as usize] += 1);
+    let mut goals: Vec<u32> = (0..board.held.len() as u32).map(|device| board.share(device)).collect();
+    let givers = board.staying().filter(|&device| before[device as usize] > board.share(device)).collect();
+    let takers = board.staying().filter(|&device| before[device as usize] < board.share(device)).collect();
+    for side in [givers, takers] {
+        for (device, goal) in evenly(board, &before, side, missed) {
+            goals[device as usize] = goal;
+        }
+    }
+    let shares = board.aim_at(goals);
+    pursue(board, chance, Fresh::Never, false);
+    board.aim_at(shares);
+}
+
+/// How many each of some devices would hold if they missed their shares by `missed` together and by the same part each, but
+/// none by more than it did before.
+fn evenly(board: &Board<'_>, before: &[u32], devices: Vec<u32>, missed: u32) -> Vec<(u32, u32)> {
+    let off = |device: u32, part: f64| {
+        let share = board.share(device);
+        before[device as usize].abs_diff(share).min((f64::from(share) * part) as u32)
+    };
+    let total = |part: f64| devices.iter().map(|&device| u64::from(off(device, part))).sum::<u64>();
+    let (mut too_little, mut enough) = (0.0, f64::from(u32::MAX));
+    for _ in 0..BISECTIONS {
+        let part = (too_little + enough) / 2.0;
+        *(if total(part) < u64::from(missed) { &mut too_little } else { &mut enough }) = part;
+    }
+    let goal = |&device: &u32| {
+        let share = board.share(device);
+        let off = off(device, enough);
+        (device, if before[device as usize] > share { share + off } else { share - off })
+    };
+    devices.iter().map(goal).collect()
+}
+
+/// Which steps of a chain may move a replica that was to stay: each is a move more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fresh {
+    /// None: replicas that are on their way already go elsewhere.
+    Never,
+    /// The first, which takes from who has too many.
+    First,
+    /// All.
+    Always,
 }
 
 /// One way to make a replica of a device another's concern.
@@ -43,39 +109,66 @@ struct Search<'b, 'a> {
     layers: Vec<Vec<u32>>,
     /// By device id: slots of its list that lead nowhere.
     spent: Vec<usize>,
+    /// Devices that lack slots.
+    lacking: Vec<u32>,
+    fresh: Fresh,
+    /// Whether a chain may end at a device that lacks none, if it is as well rounded up as another that does.
+    borrows: bool,
 }
 
 impl<'b, 'a> Search<'b, 'a> {
-    fn new(board: &'b mut Board<'a>, chance: &mut Chance) -> Search<'b, 'a> {
+    fn new(board: &'b mut Board<'a>, chance: &mut Chance, fresh: Fresh, borrows: bool) -> Search<'b, 'a> {
         let lists = slots_by_device(board, chance);
         let devices = lists.len();
-        Search { board, lists, distance: vec![FAR; devices], layers: Vec::new(), spent: vec![0; devices] }
+        let lacking = (0..devices as u32).filter(|&device| board.lacks(device) > 0).collect();
+        Search {
+            board,
+            lists,
+            distance: vec![FAR; devices],
+            layers: Vec::new(),
+            spent: vec![0; devices],
+            lacking,
+            fresh,
+            borrows,
+        }
     }
 
     /// Finds the distance of every device from which a path leads.
     fn measure(&mut self) {
         let devices = 0..self.lists.len() as u32;
-        let mut layer: Vec<u32> = devices.clone().filter(|&device| self.board.lacks(device) > 0).collect();
+        let mut layer: Vec<u32> = devices.clone().filter(|&device| self.takes(device)).collect();
         while !layer.is_empty() {
             let distance = self.layers.len() as u32;
             layer.iter().for_each(|&device| self.distance[device as usize] = distance);
             self.layers.push(layer);
             let reaches = |device: &u32| {
+                let first = self.board.spare(*device) > 0;
+                let mut slots = self.lists[*device as usize].iter();
                 self.distance[*device as usize] == FAR
-                    && self.lists[*device as usize]
-                        .iter()
-                        .any(|&slot| self.step(*device, slot, distance).is_some())
+                    && slots.any(|&slot| self.step(*device, slot, distance, first).is_some())
             };
             layer = devices.clone().filter(reaches).collect();
         }
+    }
+
+    /// Whether a chain can end at a device.
+    fn takes(&self, device: u32) -> bool {
+        let board = &*self.board;
+        let may_borrow = self.borrows && board.share(device) > 0 && board.spare(device) == 0;
+        board.lacks(device) > 0 || (may_borrow && board.lender_for(device, &self.lacking).is_some())
     }
 
     /// Sends on what the devices have to spare; whether anything was.
     fn advance(&mut self) -> bool {
         let mut advanced = false;
         for device in 0..self.lists.len() as u32 {
+            while self.borrows && self.board.spare(device) > 0 {
+                let Some(lender) = self.board.lender_for(device, &self.lacking) else { break };
+                self.board.lend(lender, device);
+                advanced = true;
+            }
             let distance = self.distance[device as usize];
-            while distance != FAR && self.board.spare(device) > 0 && self.send(device) {
+            while distance != FAR && self.board.spare(device) > 0 && self.send(device, true) {
                 advanced = true;
             }
         }
@@ -83,43 +176,49 @@ impl<'b, 'a> Search<'b, 'a> {
     }
 
     /// Takes one slot from a device, to the end of a chain; whether there was one.
-    fn send(&mut self, device: u32) -> bool {
+    fn send(&mut self, device: u32, first: bool) -> bool {
         let distance = self.distance[device as usize];
         if distance == 0 {
-            return self.board.lacks(device) > 0;
+            return false;
         }
         while let Some(&slot) = self.lists[device as usize].get(self.spent[device as usize]) {
-            let Some(step) = self.step(device, slot, distance - 1) else {
+            let Some(step) = self.step(device, slot, distance - 1, first) else {
                 self.spent[device as usize] += 1;
                 continue;
             };
             let next = self.target(step);
-            // The next must be able to pass one on, counting the one it is about to get.
             if distance == 1 && self.board.lacks(next) == 0 {
-                self.spent[device as usize] += 1;
-                continue;
+                let lender = self.board.lender_for(next, &self.lacking);
+                self.board.lend(lender.expect("whoever takes one lacks one, or may borrow"), next);
             }
             let undo = self.take(step);
-            if distance == 1 || self.send(next) {
+            if distance == 1 || self.send(next, false) {
                 return true;
             }
+            // Another device may pass one on; this one is spent.
             self.restore(undo);
-            self.spent[device as usize] += 1;
         }
         false
     }
 
-    /// A step that a slot of a device allows, to a device of a distance.
-    fn step(&self, device: u32, slot: Slot, distance: u32) -> Option<Step> {
+    /// A step that a slot of a device allows, to a device of a distance. `first`: whether it would begin a chain.
+    fn step(&self, device: u32, slot: Slot, distance: u32, first: bool) -> Option<Step> {
         let board = &*self.board;
         if board.slots[slot] != device {
             return None;
         }
-        let near = |to: u32| self.distance[to as usize] == distance && (distance > 0 || board.lacks(to) > 0);
+        let near = |to: u32| {
+            let is_open = if distance == 0 { self.takes(to) } else { !self.is_spent(to) };
+            self.distance[to as usize] == distance && is_open
+        };
         let partition = board.partition(slot);
         let is_open = match board.leave[partition] {
             _ if board.was_vacant(slot) => true,
-            Leave::Free => true,
+            Leave::Free => match self.fresh {
+                Fresh::Never => false,
+                Fresh::First => first,
+                Fresh::Always => true,
+            },
             Leave::Taken(moved) => moved == slot,
             Leave::Held => false,
         };
@@ -138,6 +237,11 @@ impl<'b, 'a> Search<'b, 'a> {
             }
             _ => None,
         }
+    }
+
+    /// Whether no slot of a device leads anywhere any more.
+    fn is_spent(&self, device: u32) -> bool {
+        self.spent[device as usize] >= self.lists[device as usize].len()
     }
 
     /// Whether the partition stays as well spread if one slot takes the place of another that goes home.
@@ -202,6 +306,9 @@ struct Undo {
 
 /// No path leads from here.
 const FAR: u32 = u32::MAX;
+
+/// Halvings that bring any part of a share to within a replica.
+const BISECTIONS: usize = 80;
 
 /// Each round but the last makes something better, the first two nearly all of it.
 const ROUNDS_LIMIT: usize = 50;

@@ -49,7 +49,7 @@ mod tests {
     fn a_seed_gives_the_same_numbers_for_ever() {
         let mut chance = Chance::new(b"7");
         let drawn: Vec<usize> = (0..6).map(|_| chance.below(100)).collect();
-        assert_eq!(drawn, [0; 6]);
+        assert_eq!(drawn, [22, 93, 16, 92, 76, 10]);
     }
 
     #[test]

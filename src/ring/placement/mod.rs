@@ -55,8 +55,206 @@ pub fn place(start: &Start<'_>) -> Placed {
         moves::spread(&mut board, &order);
         moves::balance(&mut board, &mut chance);
         chains::settle(&mut board, &mut chance);
+        chains::level(&mut board, &mut chance);
     }
     let wishes = (0..board.held.len() as u32)
         .map(|device| i64::from(board.share(device)) - i64::from(board.held[device as usize]));
     Placed { wishes: wishes.collect(), rows: board.rows() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::tiers::LEVELS;
+    use super::*;
+    use crate::ring::format::Device;
+    use crate::ring::spread::Spread;
+
+    pub fn device(id: u32, region: i64, zone: i64, ip: &str, weight: f64) -> Device {
+        Device {
+            id: DeviceId(id),
+            region,
+            zone,
+            ip: ip.to_owned(),
+            port: 6201,
+            replication_ip: ip.to_owned(),
+            replication_port: 6201,
+            name: format!("sd{id}"),
+            weight,
+            meta: String::new(),
+            extra: serde_json::Map::new(),
+        }
+    }
+
+    /// Devices of one weight, three to a server and two servers to a zone.
+    fn grid(count: u32) -> Vec<Device> {
+        (0..count).map(|id| device(id, 1, i64::from(id / 6), &format!("10.0.0.{}", id / 3), 100.0)).collect()
+    }
+
+    fn rows(devices: &[Device], lengths: &[usize], before: &[Vec<DeviceId>]) -> Vec<Vec<DeviceId>> {
+        let replicas = lengths.iter().sum::<usize>() as f64 / lengths[0] as f64;
+        let plan = Plan::new(devices, replicas, 0.0);
+        let start =
+            Start { plan: &plan, row_lengths: lengths, rows: before, may_move: &|_| true, seed: b"seed" };
+        place(&start).rows
+    }
+
+    fn moved(before: &[Vec<DeviceId>], after: &[Vec<DeviceId>]) -> usize {
+        let all = before.iter().flatten().zip(after.iter().flatten());
+        all.filter(|(before, after)| before != after).count()
+    }
+
+    fn parts(rows: &[Vec<DeviceId>], id: u32) -> usize {
+        rows.iter().flatten().filter(|held| held.0 == id).count()
+    }
+
+    #[test]
+    fn the_first_placement_is_exact_and_spread_on_every_level() {
+        for (count, lengths) in
+            [(12, vec![64; 3]), (30, vec![128; 3]), (7, vec![32, 32, 8]), (5, vec![16; 5])]
+        {
+            let devices = grid(count);
+            let rows = rows(&devices, &lengths, &[]);
+            let total: usize = lengths.iter().sum();
+            for id in 0..count {
+                let even = total / count as usize;
+                // With a zone short of devices the others hold more; nobody more than each partition once.
+                assert!(parts(&rows, id) <= lengths[0].min(even * 2 + 1), "{count}: {id}");
+            }
+            let plan = Plan::new(&devices, total as f64 / lengths[0] as f64, 0.0);
+            for node in 1..plan.tree().len() {
+                let held = |partition: usize| {
+                    let ids = rows.iter().filter_map(|row| row.get(partition));
+                    ids.filter(|id| plan.tree().path(**id).is_some_and(|path| path.contains(&node))).count()
+                        as u32
+                };
+                let most = (0..lengths[0]).map(held).max().expect("partitions");
+                let least = (0..lengths[0]).map(held).min().expect("partitions");
+                assert!(most <= plan.most(node), "{count}: {} has {most}", plan.tree().tier(node));
+                assert!(most - least <= 1, "{count}: {} has {least} to {most}", plan.tree().tier(node));
+            }
+        }
+    }
+
+    #[test]
+    fn many_devices_share_partitions_with_each() {
+        // One zone of servers with one device each, where the order of the tree alone would give each four neighbours.
+        let devices: Vec<Device> = (0..60).map(|id| device(id, 1, 1, &format!("10.0.0.{id}"), 1.0)).collect();
+        let rows = rows(&devices, &[512; 3], &[]);
+        for id in 0..60 {
+            let mut peers = BTreeSet::new();
+            for partition in 0..512 {
+                let ids = || rows.iter().map(|row| row[partition].0);
+                if ids().any(|other| other == id) {
+                    peers.extend(ids());
+                }
+            }
+            assert!(peers.len() > 20, "device {id} shares with {}", peers.len() - 1);
+        }
+    }
+
+    #[test]
+    fn a_new_device_gets_its_share_and_nobody_else_anything() {
+        let mut devices = grid(24);
+        let before = rows(&devices, &[256; 3], &[]);
+        devices.push(device(24, 1, 0, "10.0.0.99", 100.0));
+        let after = rows(&devices, &[256; 3], &before);
+        assert_eq!(parts(&after, 24), moved(&before, &after));
+        assert!((30..=31).contains(&parts(&after, 24)), "{}", parts(&after, 24));
+        assert_eq!(moved(&after, &rows(&devices, &[256; 3], &after)), 0, "and then there is nothing to do");
+    }
+
+    #[test]
+    fn what_is_drained_is_emptied_and_nothing_else_moves() {
+        let mut devices = grid(24);
+        let before = rows(&devices, &[256; 3], &[]);
+        devices[5].weight = 0.0;
+        let after = rows(&devices, &[256; 3], &before);
+        assert_eq!((parts(&before, 5), parts(&after, 5)), (32, 0));
+        assert_eq!(moved(&before, &after), 32);
+    }
+
+    #[test]
+    fn a_removed_device_is_replaced_though_nothing_may_move() {
+        let mut devices = grid(24);
+        let before = rows(&devices, &[256; 3], &[]);
+        devices.remove(5);
+        let plan = Plan::new(&devices, 3.0, 0.0);
+        let start =
+            Start { plan: &plan, row_lengths: &[256; 3], rows: &before, may_move: &|_| false, seed: b"seed" };
+        let after = place(&start).rows;
+        assert_eq!((parts(&after, 5), moved(&before, &after)), (0, 32));
+        assert_eq!(Spread::measure(&plan, &after).dispersion, 0.0);
+    }
+
+    #[test]
+    fn what_may_not_move_stays() {
+        let mut devices = grid(24);
+        let before = rows(&devices, &[256; 3], &[]);
+        devices.push(device(24, 1, 0, "10.0.0.99", 100.0));
+        let plan = Plan::new(&devices, 3.0, 0.0);
+        let may_move = |partition: usize| partition % 8 == 0;
+        let start =
+            Start { plan: &plan, row_lengths: &[256; 3], rows: &before, may_move: &may_move, seed: b"seed" };
+        let placed = place(&start);
+        for partition in (0..256).filter(|partition| !may_move(*partition)) {
+            assert!(
+                before.iter().zip(&placed.rows).all(|(before, after)| before[partition] == after[partition])
+            );
+        }
+        // In three of four its zone has them already, and only that zone's own can make room.
+        assert!(parts(&placed.rows, 24) > 10, "{} of 32 partitions", parts(&placed.rows, 24));
+        assert_eq!(placed.wishes.iter().sum::<i64>(), 0);
+    }
+
+    #[test]
+    fn where_one_move_will_not_do_two_will() {
+        // Three zones, each with every partition once. The zones' own devices are even, but the second zone is to have a
+        // third replica's worth less: only what passes through the first can come to the third.
+        let zones = [1, 1, 2, 2, 3];
+        let mut devices: Vec<Device> =
+            (0..).zip(zones).map(|(id, zone)| device(id, 1, zone, &format!("10.0.0.{id}"), 1.0)).collect();
+        devices[4].weight = 2.0;
+        let before = rows(&devices, &[48; 3], &[]);
+        devices[4].weight = 1.5;
+        let after = rows(&devices, &[48; 3], &before);
+        let plan = Plan::new(&devices, 3.0, 0.0);
+        for device in &devices {
+            let node = plan.tree().path(device.id).expect("a device")[LEVELS - 1];
+            let wanted = plan.target(node) * 48.0;
+            assert!((parts(&after, device.id.0) as f64 - wanted).abs() < 1.0, "{} of {wanted}", device.id);
+        }
+    }
+
+    #[test]
+    fn at_most_one_replica_of_a_partition_moves() {
+        let mut devices = grid(12);
+        let before = rows(&devices, &[64; 3], &[]);
+        for device in &mut devices[..6] {
+            device.weight = 0.0;
+        }
+        let mut rows_now = before.clone();
+        for round in 0..3 {
+            let after = rows(&devices, &[64; 3], &rows_now);
+            for partition in 0..64 {
+                let moved = rows_now.iter().zip(&after).filter(|(a, b)| a[partition] != b[partition]).count();
+                assert!(moved <= 1, "round {round}, partition {partition}");
+            }
+            rows_now = after;
+        }
+        assert_eq!((0..6).map(|id| parts(&rows_now, id)).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let devices = grid(12);
+        let plan = Plan::new(&devices, 3.0, 0.0);
+        let rows = |seed: &[u8]| {
+            let start = Start { plan: &plan, row_lengths: &[64; 3], rows: &[], may_move: &|_| true, seed };
+            place(&start).rows
+        };
+        assert_eq!(rows(b"1"), rows(b"1"));
+        assert_ne!(rows(b"1"), rows(b"2"));
+    }
 }

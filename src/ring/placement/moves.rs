@@ -39,31 +39,45 @@ fn least_burdened(board: &Board<'_>, slot: Slot) -> Option<u32> {
 pub fn spread(board: &mut Board<'_>, order: &[u32]) {
     for &partition in order {
         let partition = partition as usize;
-        let before = board.faults(partition);
-        if before == 0 || board.leave[partition] != Leave::Free {
-            continue;
-        }
-        let mut best: Option<(u32, f64, Slot, u32)> = None;
-        for slot in board.slots_of(partition) {
-            let Some(from) = board.device(slot).filter(|_| !board.was_vacant(slot)) else { continue };
-            board.put(slot, VACANT);
-            let to = board.roomiest(slot).or_else(|| least_burdened(board, slot)).filter(|&to| to != from);
-            if let Some(to) = to {
-                board.put(slot, to);
-                let faults = board.faults(partition);
-                board.put(slot, VACANT);
-                let spare = f64::from(board.held[from as usize] + 1) / f64::from(board.share(from).max(1));
-                if faults < before && best.is_none_or(|(least, most, ..)| (faults, -spare) < (least, -most)) {
-                    best = Some((faults, spare, slot, to));
-                }
+        if board.leave[partition] == Leave::Free && board.faults(partition) > 0 {
+            let slots = board.slots_of(partition);
+            let mut candidates: Vec<Slot> =
+                slots.filter(|&slot| board.device(slot).is_some() && !board.was_vacant(slot)).collect();
+            candidates.sort_by(|&a, &b| {
+                urgency(board, b).partial_cmp(&urgency(board, a)).unwrap_or(Ordering::Equal)
+            });
+            if let Some(slot) = candidates.into_iter().find(|&slot| spread_slot(board, slot)) {
+                board.leave[partition] = Leave::Taken(slot);
             }
-            board.put(slot, from);
-        }
-        if let Some((.., slot, to)) = best {
-            board.put(slot, to);
-            board.leave[partition] = Leave::Taken(slot);
         }
     }
+}
+
+/// In how many of its nodes a slot meets too many others of its partition, and how much its device has beyond its share.
+fn urgency(board: &Board<'_>, slot: Slot) -> (usize, f64) {
+    let Some(device) = board.device(slot) else { return (0, 0.0) };
+    let path = board.paths[device as usize].iter().enumerate();
+    let crowded = path
+        .filter(|&(level, &node)| board.count(board.partition(slot), level, node, slot) >= board.most(node))
+        .count();
+    (crowded, f64::from(board.held[device as usize]) / f64::from(board.share(device).max(1)))
+}
+
+/// Moves a slot to where its partition is spread better, if there is such a place.
+fn spread_slot(board: &mut Board<'_>, slot: Slot) -> bool {
+    let partition = board.partition(slot);
+    let before = board.faults(partition);
+    let from = std::mem::replace(&mut board.slots[slot], VACANT);
+    // Nothing holds the replica back where it is: it is lifted out.
+    let to = board.roomiest(slot).or_else(|| least_burdened(board, slot)).filter(|&to| to != from);
+    board.slots[slot] = from;
+    let Some(to) = to else { return false };
+    board.put(slot, to);
+    if board.faults(partition) < before {
+        return true;
+    }
+    board.put(slot, from);
+    false
 }
 
 /// Moves spare replicas to devices that lack some, where one move does it.
