@@ -5,6 +5,8 @@ mod cluster;
 mod demo;
 mod info;
 mod locate;
+mod ring;
+mod show;
 
 use std::process::{Command, Stdio};
 

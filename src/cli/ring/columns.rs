@@ -53,6 +53,21 @@ pub fn paint(code: &str, text: &str, colour: bool) -> String {
     if colour && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// Text in lines of at most so many characters, if its words let it, broken at blanks.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Less than other text.
 pub const DIM: &str = "2";
 /// More than other text.
@@ -72,5 +87,12 @@ mod tests {
         assert_eq!(columns(&rows, false), ["name        parts", "ä       1,234,567", "longer"]);
         assert_eq!(columns(&rows, true)[1], "\x1b[1mä     \x1b[0m  1,234,567");
         assert!(columns(&[], true).is_empty());
+    }
+
+    #[test]
+    fn text_is_broken_at_blanks() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("one two three", 6), ["one", "two", "three"]);
+        assert_eq!(wrapped("one", 0), ["one"]);
     }
 }

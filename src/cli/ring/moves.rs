@@ -254,7 +254,8 @@ fn replicas(count: u64) -> String {
 }
 
 fn percent(part: u64, all: u64) -> String {
-    format!("{:.1}%", 100.0 * part as f64 / all.max(1) as f64)
+    let percent = 100.0 * part as f64 / all.max(1) as f64;
+    if percent < 1.0 { format!("{percent:.2}%") } else { format!("{percent:.1}%") }
 }
 
 /// The most lines of a report.

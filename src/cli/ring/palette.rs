@@ -205,6 +205,14 @@ mod tests {
         let after = Palette::new(&devices);
         (0..4).map(DeviceId).for_each(|id| assert_eq!(before.colour(id), after.colour(id)));
         assert_ne!(after.colour(DeviceId(4)), after.colour(DeviceId(0)), "of one zone, yet another colour");
+        // Which of red, green and blue is strongest, and which comes next, is a matter of hue.
+        let hue = |id| {
+            let mut channels = [0, 1, 2];
+            channels.sort_by_key(|&channel: &usize| after.colour(DeviceId(id)).rgb[channel]);
+            channels
+        };
+        assert_eq!(hue(4), hue(0), "of one zone, and of one hue");
+        assert!((1..4).all(|other| hue(other) != hue(0)));
         assert_eq!(after.colour(DeviceId(9)), UNKNOWN);
     }
 

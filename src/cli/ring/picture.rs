@@ -135,7 +135,7 @@ impl<'a> Picture<'a> {
     /// Whether every single replica can be shown.
     pub fn is_small(&self) -> bool {
         self.partitions <= SMALL_PARTITIONS
-            && self.rows.len() <= SMALL_REPLICAS
+            && self.rows.len().max(self.before.map_or(0, <[_]>::len)) <= SMALL_REPLICAS
             && self.devices.len() <= SMALL_DEVICES
     }
 
@@ -315,6 +315,12 @@ mod tests {
         };
         assert!(small(8, &devices(4, 1)) && !small(9, &devices(4, 1)));
         assert!(small(2, &devices(4, 32)) && !small(2, &devices(3, 43)));
+        let builder = rebalanced(2, 3.0, &devices(4, 1));
+        for (replicas, is_small) in [(SMALL_REPLICAS, true), (SMALL_REPLICAS + 1, false)] {
+            let before = vec![vec![DeviceId(0); 4]; replicas];
+            let picture = Picture::new(&builder, Some(&before)).expect("it is rebalanced");
+            assert_eq!(picture.is_small(), is_small, "there were {replicas} replicas");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 
-use super::columns::{BOLD, paint};
+use super::columns::{BOLD, paint, wrapped};
 use super::picture::{Picture, place};
 use super::summary::summary;
 use super::svg;
@@ -22,7 +22,7 @@ use crate::ring::builder::{Builder, BuilderFault};
 use crate::ring::builder_file::BuilderFileError;
 use crate::ring::{self, Device, DeviceId, Ring, RingError};
 
-/// Does what the words say, the first being `show`.
+/// Shows what the words behind `show` ask for.
 pub fn show(builder: &Builder, words: &[String]) -> Exit {
     let options = match Words::try_parse_from(words) {
         Ok(options) => options,
@@ -39,7 +39,7 @@ pub fn show(builder: &Builder, words: &[String]) -> Exit {
 
 /// The command line behind the builder.
 #[derive(Debug, Parser)]
-#[command(name = "show", bin_name = "agent ring BUILDER show", about = ABOUT)]
+#[command(name = "show", bin_name = "agent ring BUILDER show", no_binary_name = true, about = ABOUT)]
 struct Words {
     /// Draw it into this file instead
     #[arg(long, value_name = "FILE")]
@@ -90,7 +90,8 @@ fn shown(builder: &Builder, options: &Words) -> Result<String, ShowError> {
 }
 
 fn text(picture: &Picture<'_>, earlier: Option<&Earlier>, colour: bool, width: usize) -> String {
-    let mut lines = vec![paint(BOLD, &picture.headline(), colour)];
+    let headline = wrapped(&picture.headline(), width);
+    let mut lines: Vec<String> = headline.iter().map(|line| paint(BOLD, line, colour)).collect();
     if picture.is_outdated {
         lines.push("Devices were changed since; the next rebalance will move replicas.".to_owned());
     }

@@ -21,49 +21,57 @@ pub fn summary(picture: &Picture<'_>, colour: bool, width: usize) -> Vec<String>
 }
 
 fn devices(picture: &Picture<'_>, colour: bool, width: usize) -> Vec<String> {
-    // Only so wide that the line fits: a place is cut in its middle, for both its ends tell devices apart.
-    let table = |place_width| devices_within(picture, colour, place_width);
-    let widest = |lines: &[String]| lines.iter().map(|line| visible(line)).max().unwrap_or(0);
-    let whole = table(PLACE_LIMIT);
+    // Only so wide that a line fits: first by cutting places, in the middle, for both ends tell devices apart; where little
+    // would be left of them, the bars go instead.
     let length =
         |figures: &DeviceFigures<'_>| cut_middle(&place(figures.device), PLACE_LIMIT).chars().count();
     let longest = picture.devices.iter().map(length).max().unwrap_or(0);
-    match widest(&whole).saturating_sub(width) {
-        0 => whole,
-        excess => table(longest.saturating_sub(excess).max(PLACE_LEAST)),
+    let fitting = |bars| {
+        let whole = devices_within(picture, colour, PLACE_LIMIT, bars);
+        let widest = whole.iter().map(|line| visible(line)).max().unwrap_or(0);
+        (longest.saturating_sub(widest.saturating_sub(width)), whole)
+    };
+    let (room, whole) = fitting(true);
+    if room == longest {
+        return whole;
     }
+    if room >= PLACE_ENOUGH {
+        return devices_within(picture, colour, room, true);
+    }
+    let (room, whole) = fitting(false);
+    if room == longest { whole } else { devices_within(picture, colour, room.max(PLACE_LEAST), false) }
 }
 
-fn devices_within(picture: &Picture<'_>, colour: bool, place_width: usize) -> Vec<String> {
+fn devices_within(picture: &Picture<'_>, colour: bool, place_width: usize, bars: bool) -> Vec<String> {
     let balances = picture.devices.iter().map(|figures| figures.balance.abs());
     let worst = balances.filter(|balance| *balance < WORST_BALANCE).fold(1.0, f64::max).min(100.0).ceil();
     let heading = {
         let mut names =
             vec![Cell::right("id"), Cell::left("device"), Cell::right("weight"), Cell::right("parts")];
         names.extend(["share", "wanted", "balance"].map(Cell::right));
-        names.push(Cell::left(format!(
-            "{:<BAR_SIDE$}|{:>BAR_SIDE$}",
-            format!("-{worst}%"),
-            format!("{worst}%")
-        )));
+        names.extend(bars.then(|| {
+            Cell::left(format!("{:<BAR_SIDE$}|{:>BAR_SIDE$}", format!("-{worst}%"), format!("{worst}%")))
+        }));
         names.extend((!picture.is_small()).then(|| Cell::right("peers")));
         names.extend(picture.moves.iter().flat_map(|_| ["got", "gave"].map(Cell::right)));
-        names.push(Cell::left(""));
         names
     };
     let line = |figures: &DeviceFigures<'_>| {
         let DeviceFigures { device, parts, wanted, balance, .. } = figures;
+        // The next rebalance removes it; until then it has no weight.
+        let weight = if figures.is_marked { "removal".to_owned() } else { device.weight.to_string() };
         let swatch = picture.palette.colour(device.id).escape();
         let mut cells = vec![
             Cell::right(format!(" {} ", device.id)).code(swatch),
             Cell::left(cut_middle(&place(device), place_width)),
-            Cell::right(device.weight.to_string()),
+            Cell::right(weight),
             Cell::right(thousands(*parts)),
             Cell::right(format!("{:.2}%", picture.share(*parts))),
             Cell::right(wanted.map_or("-".to_owned(), fraction)),
             Cell::right(balance_text(*balance)),
-            Cell::left(bar(*balance, worst)).code(if *balance > 0.0 { OVER } else { UNDER }),
         ];
+        let code = if *balance > 0.0 { OVER } else { UNDER };
+        cells.extend(bars.then(|| Cell::left(bar(*balance, worst)).code(code)));
         cells.extend((!picture.is_small()).then(|| Cell::right(figures.peers.to_string())));
         cells.extend(
             picture
@@ -71,11 +79,6 @@ fn devices_within(picture: &Picture<'_>, colour: bool, place_width: usize) -> Ve
                 .iter()
                 .flat_map(|_| [Cell::right(moved('+', figures.got)), Cell::right(moved('-', figures.gave))]),
         );
-        cells.push(Cell::left(match () {
-            () if figures.is_marked => "to be removed",
-            () if device.weight == 0.0 => "drained",
-            () => "",
-        }));
         cells
     };
     let rows: Vec<_> = std::iter::once(heading).chain(picture.devices.iter().map(line)).collect();
@@ -161,6 +164,8 @@ const OVER: &str = "31";
 const UNDER: &str = "34";
 /// More of a place is hardly ever seen.
 const PLACE_LIMIT: usize = 48;
+/// So much shows an address, and the device on it.
+const PLACE_ENOUGH: usize = 28;
 /// Less of it says nothing.
 const PLACE_LEAST: usize = 16;
 /// Partitions with more replicas than this are not what this is for.
@@ -174,16 +179,23 @@ mod tests {
     #[test]
     fn a_small_ring_has_its_figures() {
         let mut builder = rebalanced(5, 3.0, &devices(4, 1));
-        builder.set_weight(crate::ring::DeviceId(3), 0.0).expect("it is there");
+        builder.remove(crate::ring::DeviceId(3)).expect("it is there");
         let picture = Picture::new(&builder, None).expect("it is rebalanced");
         let lines = summary(&picture, false, 100);
         println!("{}", lines.join("\n"));
         assert_eq!(
             lines[0],
-            " id  device                   weight  parts   share  wanted   balance  -25% |  25%"
+            " id  device                    weight  parts   share  wanted   balance  -25% |  25%"
         );
-        assert_eq!(lines[1], " 0   r1z1-10.0.1.1:6201/sdb1     100     24  25.00%      32   -25.00%  =====|");
-        assert!(lines[4].contains("+999.99%       |=====  drained"), "{}", lines[4]);
+        assert_eq!(
+            lines[1],
+            " 0   r1z1-10.0.1.1:6201/sdb1      100     24  25.00%      32   -25.00%  =====|"
+        );
+        assert!(
+            lines[4].contains("  removal  ") && lines[4].ends_with("  +999.99%       |====="),
+            "{}",
+            lines[4]
+        );
         assert!(lines.iter().all(|line| line.chars().count() <= 100));
         assert!(
             lines.contains(&"regions  32   -".to_owned()) && lines.contains(&"zones     -  32".to_owned())
@@ -206,6 +218,24 @@ mod tests {
         assert!(lines[1].contains("  -9"), "{}", lines[1]);
         let coloured = summary(&picture, true, 120);
         assert!(coloured.iter().all(|line| visible(line) <= 120) && coloured[8].contains("\x1b[48;5;"));
+    }
+
+    #[test]
+    fn where_there_is_little_room_bars_go_before_places() {
+        let mut devices = devices(4, 1);
+        devices[1].ip = "127.100.100.100".to_owned();
+        let builder = rebalanced(5, 3.0, &devices);
+        let picture = Picture::new(&builder, builder.rows()).expect("it is rebalanced");
+        for (width, bars, cut) in [(100, true, false), (86, false, false), (74, false, true)] {
+            let lines = super::devices(&picture, false, width);
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{}", lines.join("\n"));
+            assert_eq!(
+                (lines[2].contains('|'), lines[2].contains(" ... ")),
+                (bars, cut),
+                "{}",
+                lines.join("\n")
+            );
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::fmt::{Display, Write};
 
+use super::columns::wrapped;
 use super::palette::{Colour, Rgb};
 use super::picture::{DeviceFigures, Picture, TierFigures, fraction, place};
 use super::summary::balance_text;
@@ -134,7 +135,7 @@ fn legend(canvas: &mut Canvas, picture: &Picture<'_>) {
         let place = place(device);
         canvas.text((MARGIN + 40, y), Style { size: 12, ..START }, cut_middle(&place, LEGEND_CHARS));
         let cells = [
-            device.weight.to_string(),
+            if figures.is_marked { "removal".to_owned() } else { device.weight.to_string() },
             thousands(*parts),
             format!("{:.2}%", picture.share(*parts)),
             wanted.map_or("-".to_owned(), fraction),
@@ -153,8 +154,8 @@ fn large(canvas: &mut Canvas, picture: &Picture<'_>) -> u32 {
     let bars = bars(picture);
     let columns = match bars.len() {
         ..=48 => 1,
-        ..=120 => 2,
-        ..=360 => 3,
+        49..=120 => 2,
+        121..=360 => 3,
         _ => 4,
     };
     let width = (2 * MARGIN + columns * COLUMN_WIDTH - COLUMN_GAP).max(LEGEND_WIDTH);
@@ -338,7 +339,7 @@ fn titles(canvas: &mut Canvas, picture: &Picture<'_>, width: u32) {
     canvas.text((MARGIN, 38), Style { size: 18, weight: "bold", ..START }, title);
     canvas.bottom = 60;
     let small = Style { size: 12, ..START };
-    for line in wrapped(&picture.headline(), (width - 2 * MARGIN) / 8) {
+    for line in wrapped(&picture.headline(), ((width - 2 * MARGIN) / 8) as usize) {
         canvas.text((MARGIN, canvas.bottom), small, line);
         canvas.bottom += 18;
     }
@@ -360,21 +361,6 @@ fn titles(canvas: &mut Canvas, picture: &Picture<'_>, width: u32) {
         canvas.bottom += 18;
     }
     canvas.bottom -= 10;
-}
-
-/// Lines of at most so many characters, broken at blanks.
-fn wrapped(text: &str, chars: u32) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.len() + word.len() < chars as usize => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 /// What was drawn so far, and how far down it reaches.

@@ -177,9 +177,9 @@ mod tests {
     fn partitions_that_do_not_fit_go_into_blocks() {
         let many: Vec<DeviceId> = (0..256).map(|partition| DeviceId(partition % 70)).collect();
         for (width, across) in [(100, 24), (2000, 256), (40, 8), (20, 4), (0, 1)] {
-            let lines = assignment_table(&devices(70, 1), &[many.clone()], None, false, width);
+            let lines = assignment_table(&devices(70, 1), std::slice::from_ref(&many), None, false, width);
             let widest = lines.iter().map(String::len).max().unwrap_or(0);
-            assert!(widest <= width.max(8), "{widest} in {width}");
+            assert!(widest <= width.max(9), "{widest} in {width}");
             let heading: Vec<&str> = lines[0].split_whitespace().collect();
             assert_eq!(heading.len(), across + 1, "{}", lines[0]);
             let cells = lines.iter().filter(|line| line.starts_with("rep"));
