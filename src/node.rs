@@ -70,7 +70,7 @@ impl Node {
     /// Without a sound ring or addresses. That no device of the ring is here is only known per ring:
     /// [`Node::our_devices`].
     pub fn new(config: Config, stop: Stop) -> Result<Node, NodeError> {
-        let ring = RingWatch::open(&config.swift_dir.join("container.ring.gz"), RING_LOOK, Instant::now())
+        let ring = RingWatch::open(&config.swift_dir.join("container.ring.gz"), RING_DOUBT, Instant::now())
             .map_err(NodeError::Ring)?;
         let my_addresses = config::my_addresses(&config.bind_ip).map_err(NodeError::Addresses)?;
         let half = config.agent.memory_budget_bytes / 2;
@@ -84,20 +84,10 @@ impl Node {
         })
     }
 
-    /// The ring as it was a moment ago, which spares a look at the file. A new one that cannot be read is logged and the old
-    /// kept.
+    /// The ring as it is now. A new file that cannot be read is logged and the old ring kept.
     pub fn ring(&self) -> Arc<Ring> {
-        self.look(RingWatch::current)
-    }
-
-    /// The ring as it is now: for a pass, which goes by it to its end, and for what must not be said by an old one.
-    pub fn newest_ring(&self) -> Arc<Ring> {
-        self.look(RingWatch::newest)
-    }
-
-    fn look(&self, look: fn(&mut RingWatch, Instant) -> Result<Arc<Ring>, RingError>) -> Arc<Ring> {
         let mut watch = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        look(&mut watch, Instant::now()).unwrap_or_else(|error| {
+        watch.current(Instant::now()).unwrap_or_else(|error| {
             error!("{error}; the ring read before stays in use");
             watch.last_good()
         })
@@ -135,6 +125,7 @@ impl Node {
     }
 }
 
-/// How often the ring file is looked at for peers' sake. Swift looks every 15 s (`swift/common/ring/ring.py: reload_time`),
-/// for passes too.
-const RING_LOOK: Duration = Duration::from_secs(1);
+/// How often a ring file that was changed just now is read again, lest a second change be missed. Swift looks at the file
+/// every 15 s at most (`swift/common/ring/ring.py: reload_time`); but a look costs no more than a stat, and by an old ring we
+/// would take in or remove what we must not.
+const RING_DOUBT: Duration = Duration::from_secs(1);

@@ -56,7 +56,7 @@ impl Observer for Nobody {}
 /// [`NodeError::NotInRing`]; all else is counted in the tally.
 pub fn run(node: &Node, scope: &Scope, dry_run: bool, observer: &dyn Observer) -> Result<Tally, NodeError> {
     let begun = Instant::now();
-    let ring = node.newest_ring();
+    let ring = node.ring();
     info!("Beginning replication run");
     let config = &node.config;
     if config.handoffs_only || config.handoff_delete_within(ring.replica_count()).is_some() {

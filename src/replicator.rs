@@ -487,7 +487,7 @@ impl<'a> Replicator<'a> {
 
     /// Did a ring that came during this pass make the device a primary?
     fn is_ours_by_now(&self, found: &Found, partition: Partition) -> bool {
-        let newest = self.node.newest_ring();
+        let newest = self.node.ring();
         newest.part_shift() == self.ring.part_shift()
             && newest.primaries(partition).iter().any(|device| device.id == found.device.id)
     }

@@ -45,14 +45,7 @@ pub enum Progress {
 impl<'a> Visit<'a> {
     /// Looks up what a sender introduces, settles what needs no rows, and has the answer ready.
     pub fn begin(node: &'a Node, meet: Meet) -> Result<(Visit<'a>, Message), Refusal> {
-        let judged = judge(node, &node.ring(), &meet);
-        let (drive, dir) = match judged {
-            // The ring by which we would refuse may have been replaced a moment ago.
-            Err(Refusal::UnknownDevice | Refusal::WrongPartition | Refusal::NotPrimary) => {
-                judge(node, &node.newest_ring(), &meet)
-            }
-            judged => judged,
-        }?;
+        let (drive, dir) = judge(node, &node.ring(), &meet)?;
         let mut visit = Visit { node, drive, dir, meet, broker: None, file: None, share: None };
         let said = visit.introduce()?;
         Ok((visit, said))

@@ -50,7 +50,8 @@ fn a_ring_that_reaches_the_nodes_one_by_one_moves_each_copy_once() {
             cluster.give_ring(node);
             let (first, second) = (round(&cluster, 5), round(&cluster, 5));
             println!("{order:?}: {} nodes have the ring: {first:?}", sent + 1);
-            assert_eq!(round(&cluster, 5), Round::default(), "it never ends: {first:?}, {second:?}");
+            let third = round(&cluster, 5);
+            assert_eq!(third, Round::default(), "{order:?}: it never ends: {first:?}, {second:?}");
             files += first.files + second.files;
             removed += first.removed + second.removed;
             for container in &containers {
