@@ -385,7 +385,7 @@ fn rows(
     fields: Value<'_>,
     partitions: usize,
     devices: &[Option<Device>],
-) -> Result<(Option<Vec<Vec<DeviceId>>>, IdWidth), FileFault> {
+) -> Result<(Option<Rows>, IdWidth), FileFault> {
     const KEY: &str = "_replica2part2dev";
     let arrays = match needed(fields, KEY)? {
         rows if rows.is_none() => None,
@@ -416,7 +416,7 @@ fn rows(
         let device = |&id: &u32| if id == unassigned { UNASSIGNED } else { DeviceId(id) };
         Ok(ids.iter().map(device).collect())
     });
-    let rows: Result<Vec<Vec<DeviceId>>, FileFault> = rows.collect();
+    let rows: Result<Rows, FileFault> = rows.collect();
     Ok((Some(rows?), id_width))
 }
 
@@ -516,6 +516,9 @@ fn wrong(fields: Value<'_>, key: &str, wants: &'static str) -> FileFault {
         None => FileFault::Lacks(key.to_owned()),
     }
 }
+
+/// `rows[replica][partition]`.
+type Rows = Vec<Vec<DeviceId>>;
 
 /// How many bytes may still be copied out of the pickle: shared in it, they could become very many.
 struct Room(usize);
@@ -675,3 +678,469 @@ const LIMITS: Limits = Limits {
         ("swift.common.ring.ring", "RingData"),
     ]),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::NewDevice;
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// Three devices, rebalanced; then one was added and one is to go.
+    fn small() -> Builder {
+        let mut builder = Builder::new(3, 2.5, 1).expect("a builder");
+        let device = |at: u8| NewDevice {
+            region: 1,
+            zone: at.into(),
+            ip: format!("10.0.0.{at}"),
+            port: 6201,
+            replication_ip: "fe80::1".to_owned(),
+            replication_port: 6301,
+            name: format!("sd{at}"),
+            weight: 100.5,
+            meta: "dünn".to_owned(),
+        };
+        for at in 0..4 {
+            builder.add(device(at)).expect("a device");
+        }
+        builder.rebalance(b"seed", 1_750_000_000).expect("enough devices");
+        builder.add(device(4)).expect("a device");
+        builder.remove(DeviceId(1)).expect("the device");
+        builder.set_overload(0.1).expect("an overload");
+        builder.devices[0].as_mut().expect("the first").extra.insert(
+            "note".to_owned(),
+            serde_json::json!({"a": [1, -2.5, null, true, "x"], "b": {"c": []}, "big": i64::MAX}),
+        );
+        builder
+    }
+
+    /// A file as Swift has it, of one device, with something else under some keys, or nothing.
+    type Change<'a> = (&'a str, Option<&'a dyn Fn(&mut Writer)>);
+
+    /// A key, what is written under it, and what is said of that.
+    type Refused<'a> = (&'a str, &'a dyn Fn(&mut Writer), &'a str);
+
+    fn file(changes: &[Change<'_>], of_device: &[Change<'_>]) -> Vec<u8> {
+        let mut pickle = Writer::default();
+        pickle.dict(|fields| write_file(fields, changes, of_device));
+        pickle.finish()
+    }
+
+    fn write_file(fields: &mut Writer, changes: &[Change<'_>], of_device: &[Change<'_>]) {
+        let device: [Change; 9] = [
+            ("id", Some(&|it| it.integer(0))),
+            ("zone", Some(&|it| it.integer(1))),
+            ("ip", Some(&|it| it.word("10.0.0.1"))),
+            ("port", Some(&|it| it.integer(6201))),
+            ("device", Some(&|it| it.word("sda"))),
+            ("weight", Some(&|it| it.integer(7))),
+            ("parts", Some(&|it| it.integer(4))),
+            ("parts_wanted", Some(&|it| it.integer(-1))),
+            ("region", None),
+        ];
+        let device = |it: &mut Writer| _ = it.dict(|it| write_changed(it, &device, of_device));
+        let builder: [Change; 16] = [
+            ("part_power", Some(&|it| it.integer(2))),
+            ("parts", Some(&|it| it.integer(4))),
+            ("replicas", Some(&|it| it.integer(1))),
+            ("min_part_hours", Some(&|it| it.integer(24))),
+            ("devs", Some(&|it| _ = it.list([0], |it, _| device(it)))),
+            ("devs_changed", Some(&|it| it.boolean(true))),
+            ("version", Some(&|it| it.integer(5))),
+            ("_replica2part2dev", Some(&|it| _ = it.list([0], |it, _| it.array('H', [0, 9, 65535, 0])))),
+            ("_last_part_moves_epoch", Some(&|it| it.none())),
+            ("_last_part_moves", Some(&|it| it.none())),
+            ("_last_part_gather_start", Some(&|it| it.integer(3))),
+            ("_remove_devs", Some(&|it| _ = it.list([0; 0], |_, _| ()))),
+            ("next_part_power", None),
+            ("overload", None),
+            ("dispersion", None),
+            ("id", None),
+        ];
+        write_changed(fields, &builder, changes);
+    }
+
+    fn write_changed(it: &mut Writer, usual: &[Change<'_>], changes: &[Change<'_>]) {
+        for (key, write) in usual {
+            let change = changes.iter().find(|(changed, _)| changed == key);
+            if let Some(write) = change.map_or(*write, |(_, write)| *write) {
+                it.word(key.to_string());
+                write(it);
+            }
+        }
+        for (key, write) in changes.iter().filter(|(key, _)| usual.iter().all(|(known, _)| known != key)) {
+            it.word(key.to_string());
+            write.expect("something to write")(it);
+        }
+    }
+
+    #[test]
+    fn a_saved_builder_is_the_same_and_has_an_id_for_good() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("container.builder");
+        let mut builder = small();
+        builder.save(&path).expect("to save it");
+        let id = builder.id().expect("an id").to_owned();
+        assert_eq!(id.len(), 32);
+        assert_eq!(&id[12..13], "4");
+        assert!(["8", "9", "a", "b"].contains(&&id[16..17]), "{id}");
+        let mut loaded = Builder::load(&path).expect("to load it");
+        assert_eq!(loaded, builder);
+        assert!(loaded.is_marked(DeviceId(1)));
+        loaded.save(&path).expect("to save it again");
+        assert_eq!(loaded.id(), Some(&*id));
+        assert_eq!(Builder::load(&path).expect("to load it"), builder);
+
+        let mut fresh = Builder::new(0, 1.0, 0).expect("a builder");
+        fresh.save(&path).expect("to save it");
+        assert_ne!(fresh.id(), Some(&*id));
+        assert_eq!(Builder::load(&path).expect("to load it"), fresh);
+    }
+
+    #[test]
+    fn a_saved_file_is_whose_the_old_one_was_and_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("container.builder");
+        let mode = |path: &Path| fs::metadata(path).expect("the file").permissions().mode() & 0o777;
+        small().save(&path).expect("to save it");
+        assert_eq!(mode(&path), 0o644);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("to change its mode");
+        let link = directory.path().join("link.builder");
+        symlink(&path, &link).expect("a link");
+        small().save(&link).expect("to save it");
+        assert_eq!(mode(&path), 0o640);
+        assert!(fs::symlink_metadata(&link).expect("the link").is_symlink());
+        assert_eq!(fs::read_dir(&directory).expect("the directory").count(), 2);
+
+        let mut builder = small();
+        let nowhere = builder.save(&directory.path().join("none/x.builder"));
+        assert!(matches!(nowhere.map_err(|error| error.fault), Err(FileFault::Unwritable(_))));
+        assert_eq!(builder.id(), None, "an id that is in no file");
+    }
+
+    #[test]
+    fn marked_devices_are_written_as_the_same_dict() {
+        let bytes = small().to_bytes();
+        let tail = bytes.windows(12).position(|window| window == b"_remove_devs").expect("the key") + 12;
+        // Key remembered, list remembered, mark, device fetched, items done.
+        let after: Vec<u8> = bytes[tail..].iter().copied().skip_while(|byte| *byte != b']').collect();
+        assert!(matches!(after[..], [b']', b'q', _, b'(', b'h', _, b'e', ..]), "{}", after.escape_ascii());
+    }
+
+    #[test]
+    fn what_old_builders_lack_has_its_default() {
+        let builder = Builder::from_bytes(&file(&[], &[])).expect("a builder");
+        assert_eq!((builder.part_power(), builder.replicas(), builder.min_part_hours()), (2, 1.0, 24));
+        assert_eq!((builder.next_part_power(), builder.overload(), builder.id()), (None, 0.0, None));
+        assert_eq!((builder.moved_hours(), builder.moved_epoch_secs()), (&[0; 4][..], 0));
+        assert!(builder.spread().is_none());
+        let device = builder.device(DeviceId(0)).expect("the device");
+        assert_eq!((device.region, &*device.meta), (1, ""));
+        assert_eq!((&*device.replication_ip, device.replication_port), ("10.0.0.1", 6201));
+        assert_eq!(device.extra, *serde_json::json!({"parts_wanted": -1}).as_object().expect("an object"));
+        assert_eq!(builder.rows(), Some(&[[0, 9, u32::MAX, 0].map(DeviceId).to_vec()][..]));
+        assert!(builder.validate().is_err());
+        assert_eq!(Builder::from_bytes(&builder.to_bytes()).expect("a builder"), builder);
+    }
+
+    #[test]
+    fn an_object_of_old_builders_is_read_by_its_attributes() {
+        let mut fields = Writer::default();
+        fields.dict(|fields| write_file(fields, &[("_id", Some(&|it| _ = it.text("abc")))], &[]));
+        let dict = fields.finish();
+        let class = b"cswift.common.ring.builder\nRingBuilder\n";
+        let object = [b"\x80\x02", &class[..], b")\x81", &dict[2..dict.len() - 1], b"b."].concat();
+        let builder = Builder::from_bytes(&object).expect("a builder");
+        assert_eq!(builder.id(), Some("abc"));
+        let plain = Builder::from_bytes(&dict).expect("a builder");
+        assert_eq!(builder, plain);
+        let other =
+            [b"\x80\x02cswift.common.ring.ring\nRingData\n)\x81", &dict[2..dict.len() - 1], b"b."].concat();
+        assert!(matches!(Builder::from_bytes(&other), Err(FileFault::NotABuilder)));
+    }
+
+    #[test]
+    fn ids_keep_their_width_and_what_stands_for_none() {
+        let wide = |it: &mut Writer| _ = it.list([0], |it, _| it.array('I', [0, 65535, u32::MAX, 0]));
+        let bytes = file(&[("_replica2part2dev", Some(&wide))], &[]);
+        let mut builder = Builder::from_bytes(&bytes).expect("a builder");
+        assert_eq!(builder.id_width(), IdWidth::Four);
+        assert_eq!(builder.rows(), Some(&[[0, 65535, u32::MAX, 0].map(DeviceId).to_vec()][..]));
+        assert_eq!(Builder::from_bytes(&builder.to_bytes()).expect("a builder"), builder);
+        builder.set_id_width(IdWidth::Two).expect("few devices");
+        let narrow = Builder::from_bytes(&builder.to_bytes()).expect("a builder");
+        assert_eq!(narrow.id_width(), IdWidth::Two);
+        assert_eq!(narrow.rows(), Some(&[[0, u32::MAX, u32::MAX, 0].map(DeviceId).to_vec()][..]));
+    }
+
+    #[test]
+    fn what_does_not_hold_together_is_refused_by_name() {
+        let said = |changes: &[Change<'_>], of_device: &[Change<'_>]| match Builder::from_bytes(&file(
+            changes, of_device,
+        )) {
+            Ok(builder) => panic!("it is taken for {builder:?}"),
+            Err(fault) => fault.to_string().trim_end_matches(REMEDY).trim_end_matches("; ").to_owned(),
+        };
+        let builders: [Refused<'_>; 26] = [
+            ("part_power", &|it| it.integer(27), "part_power is 27, not one of 0 to 26"),
+            ("part_power", &|it| it.integer(-1), "part_power is -1, not one of 0 to 26"),
+            ("part_power", &|it| it.float(2.0), "part_power is 2, not one of 0 to 26"),
+            ("parts", &|it| it.integer(5), "parts is 5, not 2 to the power of part_power"),
+            ("next_part_power", &|it| it.integer(4), "next_part_power is 4, not part_power or one more"),
+            (
+                "next_part_power",
+                &|it| it.integer(i64::MIN),
+                "next_part_power is -9223372036854775808, not part_power or one more",
+            ),
+            (
+                "replicas",
+                &|it| it.float(0.5),
+                "replicas is 0.5, not a number from 1 that a ring file can hold",
+            ),
+            (
+                "replicas",
+                &|it| it.float(f64::NAN),
+                "replicas is NaN, not a number from 1 that a ring file can hold",
+            ),
+            (
+                "replicas",
+                &|it| it.float(1e300),
+                &format!("replicas is {}, not a number from 1 that a ring file can hold", 1e300),
+            ),
+            ("min_part_hours", &|it| it.integer(-1), "min_part_hours is -1, not a whole number from 0"),
+            ("overload", &|it| it.float(-0.1), "overload is -0.1, not a number from 0"),
+            ("version", &|it| it.word("5"), "version is \"5\", not a whole number"),
+            ("devs_changed", &|it| it.none(), "devs_changed is None, not True or False"),
+            ("devs", &|it| it.integer(3), "devs is 3, not a list of devices"),
+            ("devs", &|it| _ = it.list([0], |it, _| it.integer(3)), "devs[0] is 3, not a device"),
+            ("_replica2part2dev", &|it| it.integer(3), "_replica2part2dev is 3, not a list of arrays"),
+            (
+                "_replica2part2dev",
+                &|it| _ = it.list([0], |it, _| it.none()),
+                "_replica2part2dev[0] is None, not an array",
+            ),
+            (
+                "_replica2part2dev",
+                &|it| _ = it.list([0], |it, _| it.array('B', [0; 4])),
+                "_replica2part2dev[0] is an array of 4, not of numbers of 2 or 4 bytes",
+            ),
+            (
+                "_replica2part2dev",
+                &|it| _ = it.list([0], |it, _| it.array('H', [0; 5])),
+                "_replica2part2dev[0] is an array of 5, not of parts at most",
+            ),
+            (
+                "_last_part_moves",
+                &|it| it.array('B', [0; 3]),
+                "_last_part_moves is an array of 3, not hours for each of parts",
+            ),
+            (
+                "_last_part_moves_epoch",
+                &|it| it.integer(-1),
+                "_last_part_moves_epoch is -1, not a whole number from 0",
+            ),
+            (
+                "_last_part_gather_start",
+                &|it| it.word("x"),
+                "_last_part_gather_start is \"x\", not a whole number from 0",
+            ),
+            ("_remove_devs", &|it| it.none(), "_remove_devs is None, not a list of devices"),
+            (
+                "_remove_devs",
+                &|it| {
+                    _ = it.list([0], |it, _| {
+                        it.dict(|it| {
+                            it.word("id");
+                            it.integer(1)
+                        });
+                    })
+                },
+                "_remove_devs[0] is a dict, not one of devs",
+            ),
+            ("dispersion", &|it| it.word("x"), "dispersion is \"x\", not a number from 0"),
+            ("id", &|it| it.integer(3), "id is 3, not 32 hex digits"),
+        ];
+        for (key, write, expected) in builders {
+            assert_eq!(said(&[(key, Some(write))], &[]), expected);
+        }
+        let devices: [Refused<'_>; 13] = [
+            ("id", &|it| it.integer(1), "devs[0].id is 1, not the device's place in the list"),
+            ("region", &|it| it.word("1"), "devs[0].region is \"1\", not a whole number"),
+            ("zone", &|it| it.none(), "devs[0].zone is None, not a whole number"),
+            ("ip", &|it| it.integer(7), "devs[0].ip is 7, not text"),
+            ("port", &|it| it.integer(65536), "devs[0].port is 65536, not a port"),
+            ("replication_ip", &|it| it.integer(7), "devs[0].replication_ip is 7, not text"),
+            ("replication_port", &|it| it.word("x"), "devs[0].replication_port is \"x\", not a whole number"),
+            ("device", &|it| it.none(), "devs[0].device is None, not text"),
+            ("weight", &|it| it.float(-1.5), "devs[0].weight is -1.5, not a number from 0"),
+            ("weight", &|it| it.float(f64::NAN), "devs[0].weight is NaN, not a number from 0"),
+            ("meta", &|it| it.integer(7), "devs[0].meta is 7, not text"),
+            ("own", &|it| it.float(f64::INFINITY), "devs[0].own is inf, not what a ring file could hold"),
+            (
+                "own",
+                &|it| it.array('H', [1]),
+                "devs[0].own is an array of 1, not what a ring file could hold",
+            ),
+        ];
+        for (key, write, expected) in devices {
+            assert_eq!(said(&[], &[(key, Some(write))]), expected);
+        }
+        for key in [
+            "part_power",
+            "parts",
+            "replicas",
+            "min_part_hours",
+            "devs_changed",
+            "version",
+            "_replica2part2dev",
+            "_remove_devs",
+        ] {
+            assert_eq!(said(&[(key, None)], &[]), format!("has no {key}"));
+        }
+        for key in ["id", "zone", "ip", "port", "device", "weight"] {
+            assert_eq!(said(&[], &[(key, None)]), format!("has no devs[0].{key}"));
+        }
+        assert_eq!(PART_POWER_LIMIT, 26, "as the messages say");
+    }
+
+    #[test]
+    fn a_graph_that_is_none_is_refused() {
+        let with = |graph: &dyn Fn(&mut Writer)| {
+            let dispersion: Change = ("dispersion", Some(&|it| it.integer(3)));
+            Builder::from_bytes(&file(&[dispersion, ("_dispersion_graph", Some(graph))], &[]))
+        };
+        let tier = |length: usize, write: &dyn Fn(&mut Writer)| {
+            with(&|it| {
+                it.dict(|it| {
+                    it.tuple(length, |it| write(it));
+                    it.list(0..3, |it, count| it.integer(count));
+                });
+            })
+        };
+        let sound = tier(2, &|it| (0..2).for_each(|number| it.integer(number))).expect("a builder");
+        let spread = sound.spread().expect("it has one");
+        assert_eq!(spread.dispersion, 3.0);
+        let expected = Tier { region: Some(0), zone: Some(1), ..Tier::default() };
+        assert_eq!(spread.graph, BTreeMap::from([(expected, vec![0, 1, 2])]));
+        assert!(tier(0, &|_| ()).is_err());
+        assert!(tier(5, &|it| (0..5).for_each(|number| it.integer(number))).is_err());
+        assert!(tier(3, &|it| (0..3).for_each(|number| it.integer(number))).is_err(), "an ip is text");
+        assert!(tier(1, &|it| it.none()).is_err());
+        assert!(with(&|it| it.integer(1)).is_err());
+    }
+
+    #[test]
+    fn what_is_shared_in_a_file_cannot_fill_the_memory() {
+        let with_meta = |devices: i64| {
+            let big = "x".repeat(1 << 20);
+            let devs = |it: &mut Writer| {
+                it.list(0..devices, |it, id| {
+                    it.dict(|it| {
+                        let plain = [("id", id), ("zone", 1), ("port", 1), ("weight", 1)];
+                        plain.into_iter().for_each(|(key, number)| {
+                            it.word(key);
+                            it.integer(number);
+                        });
+                        ["ip", "device", "meta"].into_iter().for_each(|key| {
+                            it.word(key);
+                            it.word(if key == "meta" { big.clone() } else { key.to_owned() });
+                        });
+                    });
+                });
+            };
+            let bytes = file(&[("devs", Some(&devs))], &[]);
+            assert!(bytes.len() < 2 << 20);
+            Builder::from_bytes(&bytes).map(|builder| builder.devices().count())
+        };
+        assert_eq!(with_meta(63).expect("less than a ring could hold"), 63);
+        assert!(matches!(with_meta(64), Err(FileFault::TooLarge)));
+
+        let nested = |it: &mut Writer| {
+            // 16 lists of 16 of the one inside, eight deep.
+            let mut place = it.list(0..16, |it, number| it.integer(number));
+            for _ in 0..7 {
+                it.word("own again");
+                place = it.list(0..16, |it, _| it.recall(place));
+            }
+        };
+        let fault = Builder::from_bytes(&file(&[], &[("own", Some(&nested))])).expect_err("too much");
+        assert!(matches!(fault, FileFault::TooLarge), "{fault}");
+    }
+
+    #[test]
+    fn what_is_no_pickle_of_a_builder_is_told_from_damage() {
+        let fault = |bytes: &[u8]| Builder::from_bytes(bytes).expect_err("no builder");
+        assert!(matches!(fault(b"\x1f\x8b\x08"), FileFault::Ring));
+        assert!(matches!(fault(b"{\"components\": []}"), FileFault::Composite));
+        assert!(matches!(fault(b""), FileFault::Pickle(PickleError::CutShort)));
+        assert!(matches!(fault(b"\x80\x02}."), FileFault::NotABuilder));
+        assert!(matches!(fault(b"\x80\x02K\x01."), FileFault::NotABuilder));
+        assert!(matches!(fault(b"cos\nsystem\n."), FileFault::Pickle(PickleError::Forbidden { .. })));
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_the_remedy() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("x.builder");
+        let said = || Builder::load(&path).expect_err("no builder").to_string();
+        let name = path.display();
+        assert_eq!(said(), format!("builder {name}: there is no such file; create makes one"));
+        fs::write(&path, b"\x80\x02}").expect("to write");
+        assert_eq!(said(), format!("builder {name}: the pickle is cut short; {REMEDY}"));
+        fs::write(&path, &small().to_bytes()[..200]).expect("to write");
+        assert_eq!(said(), format!("builder {name}: the pickle is cut short; {REMEDY}"));
+        assert!(matches!(FileFault::reading(io::ErrorKind::PermissionDenied.into()), FileFault::Denied));
+        assert!(matches!(
+            Builder::load(directory.path()).map_err(|error| error.fault),
+            Err(FileFault::Unreadable(_))
+        ));
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused() {
+        let bytes = small().to_bytes();
+        for length in 0..bytes.len() {
+            let fault = Builder::from_bytes(&bytes[..length]).expect_err("a builder of a part");
+            assert!(matches!(fault, FileFault::Pickle(PickleError::CutShort)), "{length}: {fault}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_bad_byte_is_a_builder_or_an_error() {
+        let bytes = small().to_bytes();
+        for at in 0..bytes.len() {
+            for bad in [0, 1, 0x7f, 0x80, 0xff, b'.', b'(', b'e', bytes[at] ^ 1, bytes[at] ^ 0x20] {
+                let mut damaged = bytes.clone();
+                damaged[at] = bad;
+                if let Ok(builder) = Builder::from_bytes(&damaged) {
+                    assert_eq!(
+                        Builder::from_bytes(&builder.to_bytes()).expect("a builder"),
+                        builder,
+                        "{at}: {bad}"
+                    );
+                    let _ = builder.validate();
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_file_is_a_builder_or_an_error(
+            damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8),
+            moved in any::<(proptest::sample::Index, proptest::sample::Index, proptest::sample::Index)>(),
+        ) {
+            let mut bytes = small().to_bytes();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = Builder::from_bytes(&bytes);
+            let (from, to) = (moved.0.index(bytes.len()), moved.1.index(bytes.len()));
+            let piece: Vec<u8> = bytes.drain(from.min(to)..from.max(to)).collect();
+            let place = moved.2.index(bytes.len() + 1);
+            bytes.splice(place..place, piece);
+            let _ = Builder::from_bytes(&bytes);
+        }
+    }
+}

@@ -21,6 +21,7 @@ import judge
 import live  # noqa: F401 (registers its scenarios)
 import locate
 import ringbuilder  # noqa: F401 (likewise)
+import rings  # noqa: F401 (likewise)
 from scenarios import SCENARIOS, Play
 from stage import COUNTERS, Failure, Pass, Stage
 
@@ -32,12 +33,16 @@ class Agents:
 
     def __init__(self, stage):
         self.stage = stage
+        self.ring_command = [stage.agent, "ring"]
 
     def ready(self):
         self.stage.start_agents([self.stage.nodes[number - 1] for number in self.stage.ring.nodes])
 
     def one_pass(self, node):
         return self.stage.agent_pass(node)
+
+    def ring_builder(self, builder, *arguments):
+        self.stage.agent_ring(builder, *arguments)
 
     def stop(self, node):
         self.stage.stop_agents([node])
@@ -59,12 +64,16 @@ class SwiftItself:
 
     def __init__(self, stage):
         self.stage = stage
+        self.ring_command = stage.swift("swift-ring-builder")
 
     def ready(self):
         self.stage.start_swift()
 
     def one_pass(self, node):
         return self.stage.swift_pass(node)
+
+    def ring_builder(self, builder, *arguments):
+        self.stage.ring_builder(builder, *arguments)
 
     def stop(self, node):
         self.stage.stop_swift(node)
@@ -83,12 +92,16 @@ class Idle:
     """Agents that do nothing and say that all went well."""
 
     is_agent = True
+    ring_command = ["true"]
 
     def one_pass(self, node):
         return Pass(node, 0, {**dict.fromkeys(COUNTERS, 0), "rows_sent": 0, "failure_nodes": {}}, "")
 
     def locate(self, stage, ring, item, all_handoffs):
         return None, locate.by_swift(stage, ring, item, all_handoffs)
+
+    def ring_builder(self, builder, *arguments):
+        pass
 
     def stop(self, node):
         pass

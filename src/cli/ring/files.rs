@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::Refusal;
 use crate::drive::{DirLock, DriveError};
 use crate::ring::builder::Builder;
-use crate::ring::{FormatVersion, Ring};
+use crate::ring::{FormatVersion, Ring, RingError};
 
 /// What a builder's files are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,16 +67,16 @@ impl Names {
         directories.iter().map(|directory| lock(directory)).collect()
     }
 
-    /// Keeps a dated copy of a builder, of a ring, or of both under one date.
+    /// Makes a dated copy of a builder, of a ring, or of both under one date.
     ///
     /// # Errors
-    /// The copies cannot be written.
+    /// The copies cannot be written; then there are none.
     pub fn back_up(
         &self,
         mut builder: Option<&mut Builder>,
         ring: Option<(&Ring, FormatVersion)>,
         now_secs: u64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Backup, Refusal> {
         let directory = self.directory().join(BACKUPS);
         match fs::create_dir(&directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -95,22 +95,49 @@ impl Names {
                 && (ring.is_none() || is_free(named(seconds, &self.ring)))
         });
         let seconds = seconds.unwrap_or(now_secs);
+        let mut backup = Backup(Vec::new());
         if let Some(builder) = &mut builder {
-            builder.save(&named(seconds, &self.builder))?;
+            builder.save(backup.adding(named(seconds, &self.builder)))?;
         }
         if let Some((ring, version)) = ring {
-            ring.save(&named(seconds, &self.ring), version)?;
+            ring.save(backup.adding(named(seconds, &self.ring)), version)?;
         }
-        Ok(())
+        Ok(backup)
     }
 
     /// Writes the ring, where a link leads to if it is one.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn save_ring(&self, ring: &Ring, version: FormatVersion) -> Result<(), Refusal> {
+    pub fn save_ring(&self, ring: &Ring, version: FormatVersion) -> Result<(), RingError> {
         let target = fs::canonicalize(&self.ring).unwrap_or_else(|_| self.ring.clone());
-        Ok(ring.save(&target, version)?)
+        ring.save(&target, version)
+    }
+}
+
+/// Copies just made, which vanish again unless what they are copies of takes effect: a drive that is full must not fill with
+/// backups of what could not be saved.
+#[must_use]
+#[derive(Debug)]
+pub struct Backup(Vec<PathBuf>);
+
+impl Backup {
+    /// Lets them stay.
+    pub fn keep(mut self) {
+        self.0.clear();
+    }
+
+    fn adding(&mut self, path: PathBuf) -> &Path {
+        self.0.push(path);
+        self.0.last().expect("one at least")
+    }
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

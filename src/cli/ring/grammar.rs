@@ -5,15 +5,15 @@
 //! and where it reads a number in Python's manner (`010` in octal, `1_0`, `-1`), we take plain decimal digits only.
 
 use std::fmt;
-use std::str::FromStr;
 
-use super::usage::{self, Usage};
-use super::words::{Flag, WordFault, Words};
-use crate::ring::builder::{DeviceChange, NewDevice};
-use crate::ring::device_string::{
-    AddString, Search, StringFault, address, device_name, number, parse_change, usable_port,
+use super::device_options::{
+    DEVICE_FLAGS, YES, change_by_options, decimal, device_by_options, names_devices, search_by_options,
 };
-use crate::ring::format::{DeviceId, FormatVersion, IdWidth};
+use super::usage::{self, Usage};
+use super::words::{Flag, Reason, Words};
+use crate::ring::builder::{DeviceChange, NewDevice};
+use crate::ring::device_string::{AddString, Search, number, parse_change};
+use crate::ring::format::{FormatVersion, IdWidth};
 
 /// What is to be done with a builder.
 #[derive(Debug, Clone, PartialEq)]
@@ -336,76 +336,12 @@ fn searches(words: &Words) -> Result<Vec<Search>, Reason> {
     }
 }
 
-/// Whether devices are named by options (`swift/common/ring/utils.py: validate_args`).
-fn names_devices(words: &Words) -> bool {
-    NAMING.iter().any(|flag| words.value(flag.long).is_some_and(|value| !value.is_empty()))
-}
-
-fn search_by_options(words: &Words) -> Result<Search, Reason> {
-    Ok(Search {
-        id: option(words, "id")?.map(DeviceId),
-        region: option(words, "region")?,
-        zone: option(words, "zone")?,
-        ip: words.value("ip").map(address).transpose()?,
-        port: option(words, "port")?,
-        replication_ip: words.value("replication-ip").map(address).transpose()?,
-        replication_port: option(words, "replication-port")?,
-        name: words.value("device").map(str::to_owned),
-        weight: words.value("weight").map(|text| decimal("weight", text)).transpose()?,
-        meta: words.value("meta").map(str::to_owned),
-    })
-}
-
-/// As with Swift an empty value changes nothing; notes are removed by `_` in the other form.
-fn change_by_options(words: &Words) -> Result<DeviceChange, Reason> {
-    let given = |long: &str| words.value(long).filter(|value| !value.is_empty());
-    let port = |what, long| given(long).map(|text| number(what, text).and_then(usable_port)).transpose();
-    Ok(DeviceChange {
-        ip: given("change-ip").map(address).transpose()?,
-        port: port("change-port", "change-port")?,
-        replication_ip: given("change-replication-ip").map(address).transpose()?,
-        replication_port: port("change-replication-port", "change-replication-port")?,
-        name: given("change-device").map(device_name).transpose()?,
-        meta: given("change-meta").map(str::to_owned),
-    })
-}
-
-fn device_by_options(words: &Words) -> Result<NewDevice, Reason> {
-    let needed = |flag: Flag| words.value(flag.long).ok_or(Reason::Missing(flag.long));
-    let (region, zone, ip) = (needed(REGION)?, needed(ZONE)?, address(needed(IP)?)?);
-    let (port, name, weight) = (needed(PORT)?, needed(DEVICE)?, needed(WEIGHT)?);
-    let port = number("port", port).and_then(usable_port)?;
-    let replication_ip =
-        words.value("replication-ip").filter(|ip| !ip.is_empty()).map(address).transpose()?;
-    let replication_port = option(words, "replication-port")?.filter(|port| *port != 0);
-    Ok(NewDevice {
-        region: number("region", region)?,
-        zone: number("zone", zone)?,
-        replication_ip: replication_ip.unwrap_or_else(|| ip.clone()),
-        replication_port: replication_port.unwrap_or(port),
-        ip,
-        port,
-        name: device_name(name)?,
-        weight: decimal("weight", weight)?,
-        meta: words.value("meta").unwrap_or_default().to_owned(),
-    })
-}
-
 fn format_version(words: &Words) -> Result<FormatVersion, Reason> {
     match words.value("format-version") {
         None | Some("1") => Ok(FormatVersion::V1),
         Some("2") => Ok(FormatVersion::V2),
         Some(other) => Err(Reason::Choice("--format-version", other.to_owned(), "1 or 2")),
     }
-}
-
-fn option<T: FromStr>(words: &Words, long: &'static str) -> Result<Option<T>, Reason> {
-    Ok(words.value(long).map(|text| number(long, text)).transpose()?)
-}
-
-/// A number that need not be whole. That it is finite and not too small is for the builder to say.
-fn decimal(what: &'static str, text: &str) -> Result<f64, Reason> {
-    text.parse().map_err(|_| StringFault::Number { what, text: text.to_owned() }.into())
 }
 
 fn pairs(words: &[String]) -> Result<impl Iterator<Item = (&String, &String)>, Reason> {
@@ -449,54 +385,6 @@ pub enum GrammarFault {
     },
 }
 
-/// What is wrong with a command's words.
-#[derive(Debug)]
-pub enum Reason {
-    /// An option.
-    Word(WordFault),
-    /// An argument or the value of an option.
-    Value(StringFault),
-    /// Something is lacking.
-    TooFew,
-    /// There is more than it has use for.
-    TooMany,
-    /// What should come in pairs does not.
-    Odd,
-    /// Devices by strings and by options.
-    BothForms,
-    /// An option that must be there.
-    Missing(&'static str),
-    /// An option, its value, and what it should be.
-    Choice(&'static str, String, &'static str),
-}
-
-impl From<WordFault> for Reason {
-    fn from(fault: WordFault) -> Reason {
-        Reason::Word(fault)
-    }
-}
-
-impl From<StringFault> for Reason {
-    fn from(fault: StringFault) -> Reason {
-        Reason::Value(fault)
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::Word(fault) => fault.fmt(f),
-            Reason::Value(fault) => fault.fmt(f),
-            Reason::TooFew => f.write_str("something is missing"),
-            Reason::TooMany => f.write_str("there are more words than it takes"),
-            Reason::Odd => f.write_str("it takes pairs of words"),
-            Reason::BothForms => f.write_str("name devices by strings or by options, not by both"),
-            Reason::Missing(long) => write!(f, "--{long} is missing"),
-            Reason::Choice(long, given, choices) => write!(f, "{long} {given}: it is {choices}"),
-        }
-    }
-}
-
 impl fmt::Display for GrammarFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -518,57 +406,18 @@ impl fmt::Display for GrammarFault {
 
 impl std::error::Error for GrammarFault {}
 
-const fn valued(short: char, long: &'static str) -> Flag {
-    Flag { short: Some(short), long, takes_value: true }
-}
-
-const REGION: Flag = valued('r', "region");
-const ZONE: Flag = valued('z', "zone");
-const IP: Flag = valued('i', "ip");
-const PORT: Flag = valued('p', "port");
-const DEVICE: Flag = valued('d', "device");
-const WEIGHT: Flag = valued('w', "weight");
-const YES: Flag = Flag { short: Some('y'), long: "yes", takes_value: false };
 const FORCE: Flag = Flag { short: Some('f'), long: "force", takes_value: false };
-const SEED: Flag = valued('s', "seed");
+const SEED: Flag = Flag { short: Some('s'), long: "seed", takes_value: true };
 const DEBUG: Flag = Flag { short: Some('d'), long: "debug", takes_value: false };
 const VERBOSE: Flag = Flag { short: Some('v'), long: "verbose", takes_value: false };
 const RECALCULATE: Flag = Flag { short: None, long: "recalculate", takes_value: false };
 const FORMAT_VERSION: Flag = Flag { short: None, long: "format-version", takes_value: true };
 const DEV_ID_BYTES: Flag = Flag { short: None, long: "dev-id-bytes", takes_value: true };
 
-/// Options that name devices.
-const NAMING: [Flag; 10] = [
-    valued('u', "id"),
-    REGION,
-    ZONE,
-    IP,
-    PORT,
-    valued('j', "replication-ip"),
-    valued('q', "replication-port"),
-    DEVICE,
-    WEIGHT,
-    valued('m', "meta"),
-];
-
-/// All options of the commands about devices.
-const DEVICE_FLAGS: [Flag; 17] = {
-    let [a, b, c, d, e, f, g, h, i, j] = NAMING;
-    let changes = [
-        valued('I', "change-ip"),
-        valued('P', "change-port"),
-        valued('J', "change-replication-ip"),
-        valued('Q', "change-replication-port"),
-        valued('D', "change-device"),
-        valued('M', "change-meta"),
-    ];
-    let [k, l, m, n, o, p] = changes;
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, YES]
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::format::DeviceId;
 
     fn parsed(line: &str) -> Result<Command, String> {
         let words: Vec<String> = line.split_whitespace().map(|word| word.replace('~', "")).collect();
@@ -705,6 +554,24 @@ mod tests {
         {
             assert_eq!(parsed(&format!("{name} --help")), Ok(Command::Help(name)));
             assert_eq!(parsed(&format!("{name} x -h")), Ok(Command::Help(name)));
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever is typed is a command or is refused; and what is no option is looked at as a device, by each of its
+        /// readers.
+        #[test]
+        fn no_words_are_too_strange(
+            name in "(add|search|set_(info|weight|zone)|remove|create|dispersion|rebalance|write_ring|list_parts)",
+            words in proptest::collection::vec("[drz-]{0,2}[0-9]{0,3}[-.:R/_\\[\\]a-f%=é\u{0}]{0,9}[0-9]{0,20}|--?[a-z-]{0,9}=?", 0..5),
+        ) {
+            let words: Vec<String> = std::iter::once(name).chain(words).collect();
+            if let Err(fault) = Command::parse(&words) {
+                proptest::prop_assert!(!fault.to_string().is_empty());
+            }
+            for word in &words {
+                let _ = (Search::parse(word), AddString::parse(word), parse_change(word));
+            }
         }
     }
 }

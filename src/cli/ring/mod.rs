@@ -4,7 +4,7 @@
 //! the same lines and tables, wherever they tell a result. What keeps a command from doing its work goes to standard error,
 //! in our words.
 //!
-//! A command line becomes a [`Command`] ([`grammar`], [`words`], [`usage`]); whoever writes takes the lock and only then
+//! A command line becomes a [`Command`] ([`grammar`], [`device_options`], [`words`], [`usage`]); whoever writes takes the lock and only then
 //! reads the builder ([`files`]); the command changes the builder in memory and says what it did ([`devices`],
 //! [`rebalance`], [`settings`], [`report`]); then the builder is saved, and what was said is printed ([`talk`]).
 //!
@@ -12,6 +12,7 @@
 //! both end in a ring that no daemon can use.
 
 mod columns;
+pub mod device_options;
 pub mod devices;
 pub mod files;
 pub mod grammar;
@@ -171,6 +172,8 @@ pub enum Refusal {
     Builder(BuilderFault),
     /// The ring's file.
     Ring(RingError),
+    /// The ring's file, after the builder that it should follow was saved.
+    RingBehind(RingError),
     /// Somebody else is writing.
     Locked {
         /// The lock.
@@ -222,6 +225,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::Builder(fault) => fault.fmt(f),
             Refusal::Ring(error) => error.fmt(f),
+            Refusal::RingBehind(error) => {
+                write!(f, "{error}; the builder is rebalanced and saved, `write_ring` writes the ring again")
+            }
             Refusal::Locked { path, holder: Some(holder) } => {
                 write!(f, "{} is locked by {holder}; try again when it is done", path.display())
             }

@@ -59,9 +59,10 @@ pub fn rebalance(
     }
     builder.validate()?;
     let ring = Ring::from(builder.ring()?);
-    names.back_up(Some(builder), Some((&ring, options.version)), now_secs)?;
+    let backup = names.back_up(Some(builder), Some((&ring, options.version)), now_secs)?;
     builder.save(&names.builder)?;
-    names.save_ring(&ring, options.version)?;
+    backup.keep();
+    names.save_ring(&ring, options.version).map_err(Refusal::RingBehind)?;
 
     let dispersion = after.dispersion.unwrap_or_default();
     talk.say(format!(

@@ -32,8 +32,9 @@ pub fn create(
             return Ok(Exit::Usage);
         }
     }
-    names.back_up(Some(&mut builder), None, now_secs)?;
+    let backup = names.back_up(Some(&mut builder), None, now_secs)?;
     builder.save(&names.builder)?;
+    backup.keep();
     Ok(Exit::Clean)
 }
 
@@ -182,8 +183,9 @@ pub fn write_ring(
         builder.set_id_width(width)?;
     }
     let ring = Ring::from(builder.ring()?);
-    names.back_up(None, Some((&ring, version)), now_secs)?;
+    let backup = names.back_up(None, Some((&ring, version)), now_secs)?;
     names.save_ring(&ring, version)?;
+    backup.keep();
     Ok(Exit::Clean)
 }
 

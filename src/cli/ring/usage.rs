@@ -29,10 +29,13 @@ impl Usage {
 
     /// All there is to say.
     pub fn help(&self) -> String {
-        let mut text = format!("{}\n\n{}\n", self.forms(), self.about);
-        for (word, meaning) in
-            [("<search>", SEARCH_HELP), ("<device>", DEVICE_HELP), ("[options]", OPTIONS_HELP)]
-        {
+        let mut text = format!("{}\n\n{}\n", self.forms(), wrapped(self.about));
+        for (word, meaning) in [
+            ("<search>", SEARCH_HELP),
+            ("<device>", DEVICE_HELP),
+            ("[options]", OPTIONS_HELP),
+            ("[changes]", CHANGES_HELP),
+        ] {
             if self.forms.iter().any(|form| form.contains(word)) {
                 text.push('\n');
                 text.push_str(meaning);
@@ -40,6 +43,25 @@ impl Usage {
         }
         text
     }
+}
+
+/// Lines that fit a terminal.
+fn wrapped(text: &str) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let mut column = 0;
+    for word in text.split(' ') {
+        match column {
+            0 => {}
+            _ if column + word.len() < LINE_CHARS => wrapped.push(' '),
+            _ => {
+                wrapped.push('\n');
+                column = 0;
+            }
+        }
+        wrapped.push_str(word);
+        column += word.len() + 1;
+    }
+    wrapped
 }
 
 /// The command that was probably meant.
@@ -72,16 +94,20 @@ Exit status:
    1  done, but there is something to look at; or there was nothing to do
    2  not done";
 
+/// The width of a terminal.
+const LINE_CHARS: usize = 80;
+
 const SEARCH_HELP: &str = "\
 A <search> names devices by any of their parts, in this order:
   d<id>r<region>z<zone>-<ip>:<port>R<ip>:<port>/<device>_<meta>
-where R stands before what is for replication, IPv6 addresses stand in [ ], and <meta>
-need only occur in the device's. Examples: d74, r1z2, 10.0.0.1, z1-[::1]:6201, /sdb1, _shiny
+R stands before what is for replication, IPv6 addresses stand in [ ], and <meta>
+need only occur in the device's.
+Examples: d74, r1z2, 10.0.0.1, z1-[::1]:6201, /sdb1, _shiny
 ";
 
 const DEVICE_HELP: &str = "\
 A <device> is [r<region>]z<zone>-<ip>:<port>[R<ip>:<port>]/<name>[_<meta>]
-where R stands before address and port for replication, and IPv6 addresses stand in [ ].
+R stands before what is for replication, IPv6 addresses stand in [ ].
 Example: r1z2-10.0.0.1:6201/sdb1_\"bay 7\"
 ";
 
@@ -90,20 +116,21 @@ Options that name devices:
   -u, --id N                  -r, --region N              -z, --zone N
   -i, --ip IP or host name    -p, --port N                -d, --device NAME
   -j, --replication-ip IP     -q, --replication-port N    -w, --weight N
-  -m, --meta TEXT
-Options that say what they become (set_info):
+  -m, --meta TEXT             -y, --yes: do not ask
+";
+
+const CHANGES_HELP: &str = "\
+Options that say what becomes of them:
   -I, --change-ip IP                  -P, --change-port N
   -J, --change-replication-ip IP      -Q, --change-replication-port N
   -D, --change-device NAME            -M, --change-meta TEXT
-  -y, --yes                   do not ask
 ";
 
 const USAGES: [Usage; 20] = [
     Usage {
         name: "create",
         forms: &["<part_power> <replicas> <min_part_hours> [--yes]"],
-        about: "Makes a builder of 2^<part_power> partitions, each with <replicas> replicas. A partition that was moved stays\n\
-                where it is for <min_part_hours>. Asks before it replaces a builder that is there.",
+        about: "Makes a builder of 2^<part_power> partitions, each with <replicas> replicas. A partition that was moved stays where it is for <min_part_hours>. Asks before it replaces a builder that is there.",
     },
     Usage {
         name: "add",
@@ -133,29 +160,24 @@ const USAGES: [Usage; 20] = [
     },
     Usage {
         name: "set_info",
-        forms: &["<search> <change> [<search> <change> ...] [--yes]", "[options]"],
-        about: "Changes what has no part in placing replicas. write_ring sends it out.\n\
-                A <change> is <ip>:<port>R<ip>:<port>/<device>_<meta>, less what stays as it is.",
+        forms: &["<search> <change> [<search> <change> ...] [--yes]", "[options] [changes]"],
+        about: "Changes what has no part in placing replicas. write_ring sends it out. A <change> is <ip>:<port>R<ip>:<port>/<device>_<meta>, less what stays as it is.",
     },
     Usage {
         name: "remove",
         forms: &["<search> [<search> ...] [--yes]", "[options]"],
-        about: "Marks devices for removal by the next rebalance: for devices that failed. One that still works is better\n\
-                drained first (set_weight 0), so that it can hand on what it holds.",
+        about: "Marks devices for removal by the next rebalance: for devices that failed. One that still works is better drained first (set_weight 0), so that it can hand on what it holds.",
     },
     Usage {
         name: "rebalance",
         forms: &["[<seed>] [-s|--seed <seed>] [-f|--force] [-d|--debug] [--format-version 1|2]"],
-        about: "Moves what should be elsewhere and has not been moved for min_part_hours; writes builder and ring, and dated\n\
-                backups of both. Equal seeds give equal rings. Without --force a change of less than 1 % is not saved.",
+        about: "Moves what should be elsewhere and has not been moved for min_part_hours; writes builder and ring, and dated backups of both. Equal seeds give equal rings. Without --force a change of less than 1 % is not saved.",
     },
     Usage { name: "validate", forms: &[""], about: "Checks that every replica has a device of its own." },
     Usage {
         name: "dispersion",
         forms: &["[<regex>] [-v|--verbose] [--recalculate]"],
-        about: "Says how well replicas are spread over regions, zones, servers and devices; with -v tier by tier.\n\
-                The <regex> chooses tiers by the beginning of their names, as in r1z2-10.0.0.1/sdb1.\n\
-                It has no look-around and no back-references, and \\d \\w \\s mean ASCII.",
+        about: "Says how well replicas are spread over regions, zones, servers and devices; with -v tier by tier. The <regex> chooses tiers by the beginning of their names, as in r1z2-10.0.0.1/sdb1. It has no look-around and no back-references, and \\d \\w \\s mean ASCII.",
     },
     Usage {
         name: "version",
@@ -170,8 +192,7 @@ const USAGES: [Usage; 20] = [
     Usage {
         name: "set_overload",
         forms: &["<overload>[%]"],
-        about: "Lets devices hold more than their weight says where this spreads replicas better: 0.1 or 10% means a tenth more.\n\
-                The next rebalance acts on it.",
+        about: "Lets devices hold more than their weight says where this spreads replicas better: 0.1 or 10% means a tenth more. The next rebalance acts on it.",
     },
     Usage {
         name: "set_min_part_hours",
@@ -181,8 +202,7 @@ const USAGES: [Usage; 20] = [
     Usage {
         name: "pretend_min_part_hours_passed",
         forms: &["[--yes]"],
-        about: "Lets the next rebalance move any partition. If replication has not caught up with the last one, data may be\n\
-                out of reach until it has. Asks, on a terminal, while min_part_hours are not over.",
+        about: "Lets the next rebalance move any partition. If replication has not caught up with the last one, data may be out of reach until it has. Asks, on a terminal, while min_part_hours are not over.",
     },
     Usage {
         name: "write_ring",
@@ -200,3 +220,39 @@ const USAGES: [Usage; 20] = [
         about: "Shows which device holds which replica of which partition, as a table or as a picture.",
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_fits_a_terminal() {
+        for usage in &USAGES {
+            for line in usage.help().lines().skip(usage.forms.len()).chain(COMMANDS_HELP.lines()) {
+                assert!(line.chars().count() <= LINE_CHARS, "{}: {line}", usage.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_list_of_commands_has_all() {
+        for usage in &USAGES {
+            assert!(COMMANDS_HELP.contains(usage.name), "{}", usage.name);
+        }
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_understood() {
+        let table = [
+            ("rebalence", Some("rebalance")),
+            ("set-weight", Some("set_weight")),
+            ("SEARCH", Some("search")),
+            ("list_part", Some("list_parts")),
+            ("x", None),
+            ("frobnicate", None),
+        ];
+        for (name, expected) in table {
+            assert_eq!(nearest(name), expected, "{name}");
+        }
+    }
+}

@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use crate::ring::device_string::StringFault;
+
 /// An option that a command knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flag {
@@ -151,6 +153,54 @@ impl fmt::Display for WordFault {
 }
 
 impl std::error::Error for WordFault {}
+
+/// What is wrong with a command's words.
+#[derive(Debug)]
+pub enum Reason {
+    /// An option.
+    Word(WordFault),
+    /// An argument or the value of an option.
+    Value(StringFault),
+    /// Something is lacking.
+    TooFew,
+    /// There is more than it has use for.
+    TooMany,
+    /// What should come in pairs does not.
+    Odd,
+    /// Devices by strings and by options.
+    BothForms,
+    /// An option that must be there.
+    Missing(&'static str),
+    /// An option, its value, and what it should be.
+    Choice(&'static str, String, &'static str),
+}
+
+impl From<WordFault> for Reason {
+    fn from(fault: WordFault) -> Reason {
+        Reason::Word(fault)
+    }
+}
+
+impl From<StringFault> for Reason {
+    fn from(fault: StringFault) -> Reason {
+        Reason::Value(fault)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Word(fault) => fault.fmt(f),
+            Reason::Value(fault) => fault.fmt(f),
+            Reason::TooFew => f.write_str("something is missing"),
+            Reason::TooMany => f.write_str("there are more words than it takes"),
+            Reason::Odd => f.write_str("it takes pairs of words"),
+            Reason::BothForms => f.write_str("name devices by strings or by options, not by both"),
+            Reason::Missing(long) => write!(f, "--{long} is missing"),
+            Reason::Choice(long, given, choices) => write!(f, "{long} {given}: it is {choices}"),
+        }
+    }
+}
 
 /// Every command has it.
 const HELP: Flag = Flag { short: Some('h'), long: "help", takes_value: false };

@@ -1,296 +1,16 @@
-//! Python pickles, read and written without Python.
+//! The stack machine that a pickle is the program of.
 //!
-//! Swift keeps rings' builders and the rows of pending files as pickles. A pickle is a program for a small stack machine,
-//! and in Python it can call anything. Here it builds plain values and nothing else: the few functions that Python's own
-//! pickler names, to have arrays, objects, or bytes where the protocol has none, are known by name and done here; an object
-//! is the name of its class with its attributes beside it. Everything else is an error.
-//!
-//! Values can be shared, and can change after they were: the same device stands in two lists of a builder, and a list is
-//! remembered before anything is in it. So they lie in one row, [`Pickle::things`], and name each other by their places.
-//! Nothing follows these names by itself; a nest of any depth, or a list that holds itself, is read and dropped like the
-//! rest. Lists of numbers, which are nearly all of a builder, take four bytes a number.
-//!
-//! What reading takes is a small multiple of the input: no length in it reserves anything, [`Limits`] says how many values
-//! may be built, and what is copied is counted.
+//! It knows all that Python's pickler writes for plain values in any of its protocols, and refuses the rest.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
 use std::rc::Rc;
 use std::str;
 
-/// What a pickle may build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The most values it may build or fetch from its memory, the most it may put there, and the most marks it may set.
-    /// Numbers that became part of a list of numbers do not count any more.
-    pub values: usize,
-    /// What these may be.
-    pub language: Language,
-}
+use super::{Function, Language, Limits, Pickle, PickleError, Slot, Thing, opcode};
 
-/// The part of pickle's language that is understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    /// `None`, whole numbers, text, and tuples of these. Bytes are text here, and an error if they are not UTF-8.
-    Records,
-    /// All that is plain: also fractions, bytes, lists, dicts, arrays of unsigned numbers up to 32 bits, and objects of
-    /// these classes, given as module and name.
-    Plain(&'static [(&'static str, &'static str)]),
-}
-
-/// A pickle that was read. Text and bytes are those of the input where that is possible.
-#[derive(Debug)]
-pub struct Pickle<'a> {
-    things: Vec<Thing<'a>>,
-    root: Slot,
-}
-
-/// A value of a pickle.
-#[derive(Debug, Clone, Copy)]
-pub struct Value<'p> {
-    things: &'p [Thing<'p>],
-    slot: Slot,
-}
-
-impl<'a> Pickle<'a> {
-    /// Runs the pickle up to its end; what follows that is not looked at.
-    ///
-    /// # Errors
-    /// It does not hold together, or wants something else than the limits allow.
-    pub fn read(input: &'a [u8], limits: Limits) -> Result<Pickle<'a>, PickleError> {
-        Machine::new(input, limits).run()
-    }
-
-    /// What the pickle is of.
-    pub fn root(&self) -> Value<'_> {
-        Value { things: &self.things, slot: self.root }
-    }
-}
-
-impl<'p> Value<'p> {
-    /// Whether it is `None`.
-    pub fn is_none(self) -> bool {
-        matches!(self.slot, Slot::None)
-    }
-
-    /// `True` or `False`.
-    pub fn boolean(self) -> Option<bool> {
-        match self.slot {
-            Slot::Boolean(boolean) => Some(boolean),
-            _ => None,
-        }
-    }
-
-    /// A whole number. As in Python `True` is 1.
-    pub fn integer(self) -> Option<i64> {
-        match self.slot {
-            Slot::Boolean(boolean) => Some(boolean.into()),
-            Slot::Integer(integer) => Some(integer),
-            _ => None,
-        }
-    }
-
-    /// Any number.
-    pub fn float(self) -> Option<f64> {
-        match self.slot {
-            Slot::Float(float) => Some(float),
-            _ => self.integer().map(|integer| integer as f64),
-        }
-    }
-
-    /// Text, or what Python 2 took for it.
-    pub fn text(self) -> Option<&'p str> {
-        match self.thing()? {
-            Thing::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The numbers of an array with its type code, which says how wide they are.
-    pub fn array(self) -> Option<(u8, &'p [u32])> {
-        match self.thing()? {
-            Thing::Array { code, numbers } => Some((*code, numbers)),
-            _ => None,
-        }
-    }
-
-    /// The numbers of an array, or of a list of nothing but whole numbers up to 32 bits.
-    pub fn numbers(self) -> Option<&'p [u32]> {
-        match self.thing()? {
-            Thing::Array { numbers, .. } | Thing::Numbers(numbers) => Some(numbers),
-            Thing::List(items) if items.is_empty() => Some(&[]),
-            _ => None,
-        }
-    }
-
-    /// The values of a list or tuple.
-    pub fn items(self) -> Option<impl ExactSizeIterator<Item = Value<'p>>> {
-        let (slots, numbers): (&[Slot], &[u32]) = match self.thing()? {
-            Thing::Tuple(items) => (items, &[]),
-            Thing::List(items) => (items, &[]),
-            Thing::Numbers(numbers) => (&[], numbers),
-            _ => return None,
-        };
-        let things = self.things;
-        Some((0..slots.len() + numbers.len()).map(move |at| {
-            let slot = match slots.get(at) {
-                Some(slot) => *slot,
-                None => Slot::Integer(numbers[at - slots.len()].into()),
-            };
-            Value { things, slot }
-        }))
-    }
-
-    /// The keys and values of a dict in their order. A key that comes again replaces the one before.
-    pub fn entries(self) -> Option<impl ExactSizeIterator<Item = (Value<'p>, Value<'p>)>> {
-        let Thing::Dict(entries) = self.thing()? else { return None };
-        let value = move |slot| Value { things: self.things, slot };
-        Some(entries.iter().map(move |&(key, held)| (value(key), value(held))))
-    }
-
-    /// What a dict has under a key.
-    pub fn entry(self, key: &str) -> Option<Value<'p>> {
-        let Thing::Dict(entries) = self.thing()? else { return None };
-        let value = move |slot| Value { things: self.things, slot };
-        entries
-            .iter()
-            .rev()
-            .find(|&&(known, _)| value(known).text() == Some(key))
-            .map(|&(_, held)| value(held))
-    }
-
-    /// The dict of an object's attributes, with the place of its class in [`Language::Plain`].
-    pub fn object(self) -> Option<(usize, Value<'p>)> {
-        match self.thing()? {
-            Thing::Object { class, attributes } => {
-                Some((*class, Value { things: self.things, slot: (*attributes)? }))
-            }
-            _ => None,
-        }
-    }
-
-    fn thing(self) -> Option<&'p Thing<'p>> {
-        match self.slot {
-            Slot::Thing(place) => self.things.get(place as usize),
-            _ => None,
-        }
-    }
-}
-
-/// What it is, for the eyes of an operator.
-impl fmt::Display for Value<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.slot {
-            Slot::None => f.write_str("None"),
-            Slot::Boolean(boolean) => f.write_str(if boolean { "True" } else { "False" }),
-            Slot::Integer(integer) => integer.fmt(f),
-            Slot::Float(float) => float.fmt(f),
-            Slot::Function(_) => f.write_str("a function"),
-            Slot::Thing(_) => match self.thing() {
-                Some(Thing::Text(text)) if text.chars().count() <= 64 => write!(f, "{text:?}"),
-                Some(Thing::Text(_)) => f.write_str("a long text"),
-                Some(Thing::Bytes(_)) => f.write_str("bytes"),
-                Some(Thing::Tuple(items)) => write!(f, "a tuple of {}", items.len()),
-                Some(Thing::List(items)) => write!(f, "a list of {}", items.len()),
-                Some(Thing::Numbers(numbers)) => write!(f, "a list of {} numbers", numbers.len()),
-                Some(Thing::Dict(_)) => f.write_str("a dict"),
-                Some(Thing::Array { numbers, .. }) => write!(f, "an array of {}", numbers.len()),
-                Some(Thing::Object { .. }) | None => f.write_str("an object"),
-            },
-        }
-    }
-}
-
-/// Why bytes are no pickle that we read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PickleError {
-    /// It ends in the middle.
-    CutShort,
-    /// It wants something that is not allowed, at this byte of it.
-    Forbidden {
-        /// What it wants to do.
-        opcode: u8,
-        /// Where it says so.
-        at: usize,
-    },
-    /// It does not hold together at this byte.
-    Malformed {
-        /// What it was about to do.
-        opcode: u8,
-        /// Where it says so.
-        at: usize,
-    },
-}
-
-impl fmt::Display for PickleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PickleError::CutShort => write!(f, "the pickle is cut short"),
-            PickleError::Forbidden { opcode, at } => {
-                write!(f, "the pickle's opcode {opcode:#04x} at byte {at} wants what is not allowed")
-            }
-            PickleError::Malformed { opcode, at } => {
-                write!(f, "the pickle's opcode {opcode:#04x} at byte {at} does not fit what is there")
-            }
-        }
-    }
-}
-
-impl std::error::Error for PickleError {}
-
-/// A value in hand: itself, or where it lies.
-#[derive(Debug, Clone, Copy)]
-enum Slot {
-    None,
-    Boolean(bool),
-    Integer(i64),
-    Float(f64),
-    Function(Function),
-    Thing(u32),
-}
-
-/// What may be named to be called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Function {
-    /// `_codecs.encode`, which Python calls to have bytes where the protocol has none.
-    Encode,
-    /// The type `bytes`, called with nothing for bytes of length 0.
-    Bytes,
-    /// The type `array.array`, called with a type code and a list.
-    Array,
-    /// `array._array_reconstructor`, called with the numbers as bytes.
-    ArrayOfBytes,
-    /// `copyreg._reconstructor`, called with a class for an object of it.
-    Reconstructor,
-    /// The type `object`, on which classes are based.
-    Object,
-    /// A class of [`Language::Plain`].
-    Class(usize),
-}
-
-/// A value that can be shared.
-#[derive(Debug)]
-enum Thing<'a> {
-    Text(Cow<'a, str>),
-    Bytes(Cow<'a, [u8]>),
-    Tuple(Box<[Slot]>),
-    List(Vec<Slot>),
-    /// A list of nothing but whole numbers, and not empty. An array made of it holds the same until one of them changes.
-    Numbers(Rc<Vec<u32>>),
-    Dict(Vec<(Slot, Slot)>),
-    Array {
-        code: u8,
-        numbers: Rc<Vec<u32>>,
-    },
-    Object {
-        class: usize,
-        attributes: Option<Slot>,
-    },
-}
-
-/// The machine that a pickle is the program of: each step takes one opcode and its operand from the input.
-struct Machine<'a> {
+/// Each step takes one opcode and its operand from the input.
+pub struct Machine<'a> {
     input: &'a [u8],
     limits: Limits,
     at: usize,
@@ -310,7 +30,7 @@ enum Fault {
 }
 
 impl<'a> Machine<'a> {
-    fn new(input: &'a [u8], limits: Limits) -> Machine<'a> {
+    pub fn new(input: &'a [u8], limits: Limits) -> Machine<'a> {
         Machine {
             input,
             limits,
@@ -324,7 +44,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn run(mut self) -> Result<Pickle<'a>, PickleError> {
+    pub fn run(mut self) -> Result<Pickle<'a>, PickleError> {
         loop {
             let at = self.at;
             let opcode = *self.input.get(at).ok_or(PickleError::CutShort)?;
@@ -445,6 +165,7 @@ impl<'a> Machine<'a> {
     /// The opcodes of what no record holds.
     fn step_beyond_records(&mut self, opcode: u8) -> Result<(), Fault> {
         match opcode {
+            opcode::BYTEARRAY8 => self.push_counted(8, Machine::push_bytes),
             opcode::BINFLOAT => {
                 let bytes = self.take(8)?.try_into().expect("8 bytes");
                 self.push(Slot::Float(f64::from_be_bytes(bytes)))
@@ -729,6 +450,7 @@ impl<'a> Machine<'a> {
             (b"_codecs", b"encode", _) => return Ok(Function::Encode),
             (b"builtins" | b"__builtin__", b"bytes", _) => return Ok(Function::Bytes),
             (_, _, Language::Records) => return Err(Fault::Forbidden),
+            (b"builtins" | b"__builtin__", b"bytearray", _) => return Ok(Function::ByteArray),
             (b"array", b"array", _) => return Ok(Function::Array),
             (b"array", b"_array_reconstructor", _) => return Ok(Function::ArrayOfBytes),
             (b"copyreg" | b"copy_reg", b"_reconstructor", _) => return Ok(Function::Reconstructor),
@@ -743,16 +465,22 @@ impl<'a> Machine<'a> {
     fn call(&mut self, function: Slot, arguments: &[Slot]) -> Result<(), Fault> {
         let Slot::Function(function) = function else { return Err(Fault::Forbidden) };
         match (function, arguments) {
-            (Function::Encode, &[text, codec]) => match (self.text(text), self.text(codec)) {
-                (Some(text), Some("latin1" | "latin-1")) => {
-                    let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
-                    let bytes = bytes.map_err(|_| Fault::Malformed)?;
-                    self.copy(bytes.len())?;
-                    self.push_bytes(bytes.into())
+            (Function::Encode | Function::ByteArray, &[text, codec]) => {
+                match (self.text(text), self.text(codec)) {
+                    (Some(text), Some("latin1" | "latin-1")) => {
+                        let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
+                        let bytes = bytes.map_err(|_| Fault::Malformed)?;
+                        self.copy(bytes.len())?;
+                        self.push_bytes(bytes.into())
+                    }
+                    _ => Err(Fault::Forbidden),
                 }
+            }
+            (Function::Bytes | Function::ByteArray, []) => self.push_bytes(b"".into()),
+            (Function::ByteArray, &[bytes]) => match self.thing(bytes) {
+                Some(Thing::Bytes(_)) => self.push(bytes),
                 _ => Err(Fault::Forbidden),
             },
-            (Function::Bytes, []) => self.push_bytes(b"".into()),
             (Function::Array, &[code, list]) => {
                 let code = self.type_code(code)?;
                 let numbers = match self.thing(list) {
@@ -914,251 +642,4 @@ fn hex(digits: &[u8]) -> Option<u32> {
     let all_hex = digits.iter().all(u8::is_ascii_hexdigit);
     let digits = str::from_utf8(digits).ok().filter(|_| all_hex)?;
     u32::from_str_radix(digits, 16).ok()
-}
-
-/// A pickle in the making: protocol 2, as Python writes it.
-///
-/// Values follow each other; what belongs together is written by a function that is handed the writer.
-#[derive(Debug)]
-pub struct Writer {
-    out: Vec<u8>,
-    remembered: u32,
-    words: HashMap<Cow<'static, str>, Place>,
-}
-
-/// Where a value is remembered, to be written again as the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(u32);
-
-impl Default for Writer {
-    fn default() -> Writer {
-        Writer { out: vec![opcode::PROTO, 2], remembered: 0, words: HashMap::new() }
-    }
-}
-
-impl Writer {
-    /// `None`.
-    pub fn none(&mut self) {
-        self.out.push(opcode::NONE);
-    }
-
-    /// `True` or `False`.
-    pub fn boolean(&mut self, boolean: bool) {
-        self.out.push(if boolean { opcode::NEWTRUE } else { opcode::NEWFALSE });
-    }
-
-    /// A whole number, as short as it can be written.
-    pub fn integer(&mut self, integer: i64) {
-        let bytes = integer.to_le_bytes();
-        let (opcode, width) = match integer {
-            0..=0xff => (opcode::BININT1, 1),
-            0x100..=0xffff => (opcode::BININT2, 2),
-            _ if i32::try_from(integer).is_ok() => (opcode::BININT, 4),
-            _ => {
-                let bits = 65 - (integer ^ (integer >> 63)).leading_zeros() as usize;
-                let width = bits.div_ceil(8);
-                self.out.extend([opcode::LONG1, width as u8]);
-                return self.out.extend(&bytes[..width]);
-            }
-        };
-        self.out.push(opcode);
-        self.out.extend(&bytes[..width]);
-    }
-
-    /// A number that is a fraction, or may be.
-    pub fn float(&mut self, float: f64) {
-        self.out.push(opcode::BINFLOAT);
-        self.out.extend(float.to_be_bytes());
-    }
-
-    /// Text of less than 4 GiB.
-    pub fn text(&mut self, text: &str) -> Place {
-        let length = u32::try_from(text.len()).expect("a text is far below 4 GiB");
-        self.out.push(opcode::BINUNICODE);
-        self.out.extend(length.to_le_bytes());
-        self.out.extend(text.as_bytes());
-        self.remember()
-    }
-
-    /// Text that is written out the first time only.
-    pub fn word(&mut self, word: impl Into<Cow<'static, str>>) {
-        let word = word.into();
-        match self.words.get(&word) {
-            Some(&place) => self.recall(place),
-            None => {
-                let place = self.text(&word);
-                self.words.insert(word, place);
-            }
-        }
-    }
-
-    /// A tuple of so many values.
-    pub fn tuple(&mut self, length: usize, write: impl FnOnce(&mut Writer)) -> Place {
-        if length > 3 {
-            self.out.push(opcode::MARK);
-        }
-        write(self);
-        self.out.push(match length {
-            0 => opcode::EMPTY_TUPLE,
-            1 => opcode::TUPLE1,
-            2 => opcode::TUPLE2,
-            3 => opcode::TUPLE3,
-            _ => opcode::TUPLE,
-        });
-        self.remember()
-    }
-
-    /// A list.
-    pub fn list<T>(
-        &mut self,
-        items: impl IntoIterator<Item = T>,
-        mut write: impl FnMut(&mut Writer, T),
-    ) -> Place {
-        self.out.push(opcode::EMPTY_LIST);
-        let place = self.remember();
-        let mut open = 0;
-        for item in items {
-            if open == 0 {
-                self.out.push(opcode::MARK);
-            }
-            write(self, item);
-            open += 1;
-            if open == BATCH {
-                self.out.push(opcode::APPENDS);
-                open = 0;
-            }
-        }
-        if open > 0 {
-            self.out.push(opcode::APPENDS);
-        }
-        place
-    }
-
-    /// A dict: keys and values in turn.
-    pub fn dict(&mut self, write: impl FnOnce(&mut Writer)) -> Place {
-        self.out.push(opcode::EMPTY_DICT);
-        let place = self.remember();
-        self.out.push(opcode::MARK);
-        write(self);
-        self.out.push(opcode::SETITEMS);
-        place
-    }
-
-    /// An array of numbers that its type code can hold.
-    pub fn array(&mut self, code: char, numbers: impl IntoIterator<Item = u32>) {
-        match self.words.get(ARRAY) {
-            Some(&place) => self.recall(place),
-            None => {
-                self.out.push(opcode::GLOBAL);
-                self.out.extend(ARRAY.as_bytes());
-                let place = self.remember();
-                self.words.insert(ARRAY.into(), place);
-            }
-        }
-        self.tuple(2, |arguments| {
-            arguments.word(code.to_string());
-            arguments.list(numbers, |list, number| list.integer(number.into()));
-        });
-        self.out.push(opcode::REDUCE);
-        self.remember();
-    }
-
-    /// Something that was written before: the same, not an equal one.
-    pub fn recall(&mut self, place: Place) {
-        match u8::try_from(place.0) {
-            Ok(short) => self.out.extend([opcode::BINGET, short]),
-            Err(_) => {
-                self.out.push(opcode::LONG_BINGET);
-                self.out.extend(place.0.to_le_bytes());
-            }
-        }
-    }
-
-    /// The pickle.
-    pub fn finish(mut self) -> Vec<u8> {
-        self.out.push(opcode::STOP);
-        self.out
-    }
-
-    fn remember(&mut self) -> Place {
-        let place = Place(self.remembered);
-        match u8::try_from(place.0) {
-            Ok(short) => self.out.extend([opcode::BINPUT, short]),
-            Err(_) => {
-                self.out.push(opcode::LONG_BINPUT);
-                self.out.extend(place.0.to_le_bytes());
-            }
-        }
-        self.remembered += 1;
-        place
-    }
-}
-
-/// Items of a list that are handed over at once, as many as Python's.
-const BATCH: usize = 1000;
-
-/// How a pickle names the type of arrays. No word has lines.
-const ARRAY: &str = "array\narray\n";
-
-/// The part of pickle's language that plain values are written in.
-mod opcode {
-    pub const MARK: u8 = b'(';
-    pub const STOP: u8 = b'.';
-    pub const PROTO: u8 = 0x80;
-    pub const FRAME: u8 = 0x95;
-
-    pub const NONE: u8 = b'N';
-    pub const NEWTRUE: u8 = 0x88;
-    pub const NEWFALSE: u8 = 0x89;
-    pub const INT: u8 = b'I';
-    pub const BININT: u8 = b'J';
-    pub const BININT1: u8 = b'K';
-    pub const BININT2: u8 = b'M';
-    pub const LONG: u8 = b'L';
-    pub const LONG1: u8 = 0x8a;
-    pub const LONG4: u8 = 0x8b;
-    pub const FLOAT: u8 = b'F';
-    pub const BINFLOAT: u8 = b'G';
-
-    pub const STRING: u8 = b'S';
-    pub const BINSTRING: u8 = b'T';
-    pub const SHORT_BINSTRING: u8 = b'U';
-    pub const UNICODE: u8 = b'V';
-    pub const BINUNICODE: u8 = b'X';
-    pub const SHORT_BINUNICODE: u8 = 0x8c;
-    pub const BINUNICODE8: u8 = 0x8d;
-    pub const BINBYTES: u8 = b'B';
-    pub const SHORT_BINBYTES: u8 = b'C';
-    pub const BINBYTES8: u8 = 0x8e;
-
-    pub const EMPTY_TUPLE: u8 = b')';
-    pub const TUPLE: u8 = b't';
-    pub const TUPLE1: u8 = 0x85;
-    pub const TUPLE2: u8 = 0x86;
-    pub const TUPLE3: u8 = 0x87;
-
-    pub const EMPTY_LIST: u8 = b']';
-    pub const LIST: u8 = b'l';
-    pub const APPEND: u8 = b'a';
-    pub const APPENDS: u8 = b'e';
-    pub const EMPTY_DICT: u8 = b'}';
-    pub const DICT: u8 = b'd';
-    pub const SETITEM: u8 = b's';
-    pub const SETITEMS: u8 = b'u';
-
-    pub const PUT: u8 = b'p';
-    pub const BINPUT: u8 = b'q';
-    pub const LONG_BINPUT: u8 = b'r';
-    pub const MEMOIZE: u8 = 0x94;
-    pub const GET: u8 = b'g';
-    pub const BINGET: u8 = b'h';
-    pub const LONG_BINGET: u8 = b'j';
-
-    pub const GLOBAL: u8 = b'c';
-    pub const STACK_GLOBAL: u8 = 0x93;
-    pub const REDUCE: u8 = b'R';
-    pub const OBJ: u8 = b'o';
-    pub const INST: u8 = b'i';
-    pub const NEWOBJ: u8 = 0x81;
-    pub const BUILD: u8 = b'b';
 }
