@@ -87,7 +87,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Rounds until one has nothing left to do. What that one did.
-    pub fn to_the_end(&mut self, cluster: &Cluster) -> Result<Deed, Trouble> {
+    pub fn until_quiet(&mut self, cluster: &Cluster) -> Result<Deed, Trouble> {
         loop {
             let deed = self.round(cluster)?;
             if deed.is_quiet() || self.rounds.len() >= ROUNDS {

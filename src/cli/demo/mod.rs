@@ -156,7 +156,7 @@ fn grow(cluster: &mut Cluster, containers: &[Container], story: &Story) -> Resul
     let mut well = story.waited(cluster, node, &follow, &deed);
     cluster.start_daemons(&[node])?;
     story.started(cluster, node);
-    let last = follow.to_the_end(cluster)?;
+    let last = follow.until_quiet(cluster)?;
     well &= story.followed(&follow);
     well &= story.in_place(&proof::prove(cluster, containers), &last);
     Ok(well)
@@ -168,7 +168,7 @@ fn shrink(cluster: &mut Cluster, containers: &[Container], story: &Story) -> Res
     let before = cluster.rebalance()?;
     story.drained(cluster, DRAINED, &before);
     let mut follow = Follow::start(cluster, containers, &before);
-    let last = follow.to_the_end(cluster)?;
+    let last = follow.until_quiet(cluster)?;
     let mut well = story.followed(&follow);
     well &= story.in_place(&proof::prove(cluster, containers), &last);
     well &= story.emptied(DRAINED, &left_on(&cluster.drive(DRAINED)));
