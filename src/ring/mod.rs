@@ -14,7 +14,7 @@ pub mod placement;
 pub mod spread;
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::hash::Hash as Key;
@@ -397,8 +397,11 @@ impl Look {
 /// everybody, or belongs to whom another did and has its mode, as far as we may give files away.
 pub(crate) fn replace(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Hidden: should we be killed, what is left is nobody's ring.
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
     let mut file = tempfile::Builder::new()
-        .prefix(path.file_name().unwrap_or_default())
+        .prefix(&prefix)
         .permissions(fs::Permissions::from_mode(0o600))
         .tempfile_in(directory)?;
     file.write_all(bytes)?;
