@@ -48,7 +48,7 @@ fn the_demo_proves_what_it_says_and_leaves_only_what_was_asked_for() {
         "nothing was removed",
         "d4 has them",
         "-> d4",
-        "removed only when all drives that should hold it did",
+        "went only when all that should hold it did",
         "where the ring wants them, and no other copy is left",
         "d0 is empty",
         "no replica changed its place",

@@ -217,8 +217,8 @@ impl Story {
         let moves = Moves::between(before, cluster.rows());
         let least = least_moves(cluster.builder(), before);
         let had_to = match least {
-            least if least == moves.moved => "no fewer could, for every drive to hold its share".to_owned(),
-            least => format!("at least {least} had to, for every drive to hold its share"),
+            least if least == moves.moved => "no fewer could give every drive its share".to_owned(),
+            least => format!("at least {least} had to, to give every drive its share"),
         };
         self.fact("moved", &format!("{} of {} replicas; {had_to}", moves.moved, moves.replicas));
         let parts = cluster.builder().parts();
@@ -234,10 +234,7 @@ impl Story {
         let (name, due, port) = (device_name(node), follow.journeys.len(), cluster.port(node));
         self.fact(
             "round 1",
-            &format!(
-                "a pass of every node, while nobody answers for {name} on port {port} yet: {} failures",
-                deed.failures
-            ),
+            &format!("passes, while nobody answers for {name} yet (port {port}): {} failures", deed.failures),
         );
         let kept = deed.removed == 0 && follow.waiting() == due && follow.wrong.is_empty();
         match kept {
@@ -260,7 +257,7 @@ impl Story {
     pub fn followed(&self, follow: &Follow) -> bool {
         if !follow.journeys.is_empty() {
             self.columns(&format!(
-                "{:<14}{:<11}{:<18}{:<27}{}",
+                "{:<14}{:<11}{:<11}{:<20}{}",
                 "", "partition", "from, to", "brought by", "then removed by"
             ));
         }
@@ -274,8 +271,7 @@ impl Story {
         self.all_bad(&follow.wrong);
         let done = follow.is_done();
         match done {
-            true => self
-                .good("each copy was removed only when all drives that should hold it did, and moved once"),
+            true => self.good("each copy moved once, and went only when all that should hold it did"),
             false => self.bad(&format!("{} copies are still where they were", follow.waiting())),
         }
         done
@@ -288,7 +284,7 @@ impl Story {
         };
         let way = format!("{} -> {}", device_name(journey.from), device_name(journey.to));
         self.line(&format!(
-            "{}{:<11}{way:<18}{:<27}{}",
+            "{}{:<11}{way:<11}{:<20}{}",
             self.cyan(&format!("{:<14}", journey.container)),
             journey.partition.to_string(),
             by(journey.brought),
