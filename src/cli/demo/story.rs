@@ -328,9 +328,9 @@ impl Story {
     pub fn kept(&self, root: &Path) {
         self.heading("It stays");
         let root = root.display();
-        self.line(&format!("agent --config {root}/node0/agent.conf           serves node 0 again"));
-        self.line(&format!("agent --config {root}/node1/agent.conf --once    a pass of node 1"));
-        self.line(&format!("agent info --config {root}/node0/agent.conf DB   any .db of node 0"));
+        self.line(&format!("agent --config {root}/node1/agent.conf           serves node 1 again"));
+        self.line(&format!("agent --config {root}/node2/agent.conf --once    a pass of node 2"));
+        self.line(&format!("agent info --config {root}/node1/agent.conf DB   any .db of node 1"));
         self.line(&format!("agent ring {root}/etc/container.builder          the ring's builder"));
     }
 
