@@ -4,21 +4,20 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Processor, memory, kernel, file system and the rivals' versions, in a few lines.
-pub fn description(root: &Path) -> String {
+/// Processor, memory, kernel, file system and the versions of some programs, in a few lines.
+pub fn description(root: &Path, programs: &[&str]) -> String {
     let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory_kib: u64 = field("/proc/meminfo", "MemTotal")
         .and_then(|text| text.split(' ').next()?.parse().ok())
         .unwrap_or_default();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let versions: String = programs.iter().map(|program| format!("; {}", version(program))).collect();
     format!(
-        "{cores} cores ({processor}), {} GiB, Linux {}, {}; {}; {}",
+        "{cores} cores ({processor}), {} GiB, Linux {}, {}{versions}",
         memory_kib >> 20,
         kernel.trim(),
         file_system(root),
-        version("rsync"),
-        version("rdiff"),
     )
 }
 

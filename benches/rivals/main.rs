@@ -71,7 +71,7 @@ fn main() {
     }
     .expect("a directory to work in");
     let root = temporary.path();
-    println!("{}\ncargo bench --bench rivals {}", machine::description(root), arguments());
+    println!("{}\ncargo bench --bench rivals {}", machine::description(root, &RIVALS), arguments());
 
     let contenders = contenders(root);
     let workshop = Workshop::build(&root.join("pairs"), options.rows);
@@ -122,3 +122,6 @@ fn arguments() -> String {
     let given: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if given.is_empty() { String::new() } else { format!("-- {}", given.join(" ")) }
 }
+
+/// Programs of others that take part where they are installed.
+const RIVALS: [&str; 2] = ["rsync", "rdiff"];

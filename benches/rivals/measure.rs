@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,8 +81,10 @@ impl Measured {
     }
 }
 
-/// A process that ended well.
+/// A process that ended.
 pub struct Finished {
+    /// How.
+    pub status: ExitStatus,
     /// From start to end.
     pub seconds: f64,
     /// Of it and its children.
@@ -95,6 +97,13 @@ pub struct Finished {
 
 /// Runs a command to its end, watching it and the server that it talks to. Whatever fails ends the benchmark.
 pub fn run(command: &mut Command, server: Option<&Child>) -> Finished {
+    let finished = watch(command, server);
+    assert!(finished.status.success(), "{command:?} ended with {}: {}", finished.status, finished.output);
+    finished
+}
+
+/// Runs a command to its end, good or bad.
+pub fn watch(command: &mut Command, server: Option<&Child>) -> Finished {
     let own = std::env::current_exe().expect("a name of our own");
     let started = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a program to start");
@@ -116,8 +125,7 @@ pub fn run(command: &mut Command, server: Option<&Child>) -> Finished {
         thread::sleep(SAMPLE_EVERY);
     };
     let output = reader.join().expect("a reader").expect("text");
-    assert!(status.success(), "{command:?} ended with {status}: {output}");
-    Finished { seconds, memory, server: below, output }
+    Finished { status, seconds, memory, server: below, output }
 }
 
 /// A server for the time of one run, ended with it.

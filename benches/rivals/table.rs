@@ -56,7 +56,7 @@ pub fn write_json(path: &Path, rows: u64, root: &Path, arguments: &str, lines: &
         })
         .collect();
     let everything = json!({
-        "machine": machine::description(root),
+        "machine": machine::description(root, &crate::RIVALS),
         "command": format!("cargo bench --bench rivals {arguments}"),
         "rows": rows,
         "results": results,

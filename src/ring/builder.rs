@@ -582,9 +582,10 @@ impl Builder {
     fn row_lengths(&self) -> Vec<usize> {
         let partitions = self.partitions() as usize;
         let mut lengths = vec![partitions; self.replicas as usize];
-        let fraction = self.replicas.fract();
-        if fraction > 0.0 {
-            lengths.push((partitions as f64 * fraction) as usize);
+        // Of few partitions a small fraction is none: no ring file has an empty row.
+        let short = (partitions as f64 * self.replicas.fract()) as usize;
+        if short > 0 {
+            lengths.push(short);
         }
         lengths
     }

@@ -3,12 +3,10 @@
 #
 #   tests/swift/run.sh [AGENT_BINARY] [options of run.py]
 #
-# AGENT_BINARY defaults to target/release/agent. Swift comes from PyPI into a virtual environment of its own,
-# target/swift-venv, made once. Where that is impossible it fails; with SWIFTLET_ALLOW_SKIP=1 it says SKIPPED and succeeds
+# AGENT_BINARY defaults to target/release/agent. Swift comes from where venv.sh says, which also says what happens without it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
-venv=${SWIFTLET_SWIFT_VENV:-$top/target/swift-venv}
 
 agent=$top/target/release/agent
 if [[ $# -gt 0 && $1 != -* ]]; then
@@ -16,34 +14,5 @@ if [[ $# -gt 0 && $1 != -* ]]; then
     shift
 fi
 
-skip() {
-    echo "SKIPPED: tests/swift: $1" >&2
-    [[ ${SWIFTLET_ALLOW_SKIP:-} == 1 ]] && exit "${SWIFTLET_SKIP_CODE:-0}"
-    exit 1
-}
-
-# Swift calls rsync when it ships whole files, and its installation builds on liberasurecode.
-missing=()
-command -v rsync >/dev/null || missing+=(rsync)
-if [[ ! -x $venv/bin/swift-container-replicator ]]; then
-    [[ -e /usr/include/liberasurecode/erasurecode.h ]] || missing+=(liberasurecode-dev)
-    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
-    compgen -G '/usr/include/python3*/Python.h' >/dev/null || missing+=(python3-dev)
-    command -v cc >/dev/null || missing+=(gcc)
-fi
-if ((${#missing[@]})); then
-    [[ $EUID -eq 0 ]] || skip "needs ${missing[*]}, which only root can install"
-    command -v apt-get >/dev/null || skip "needs ${missing[*]}, and there is no apt-get"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"; } >&2 ||
-        skip "could not install ${missing[*]}"
-fi
-
-if ! "$venv/bin/python" -c 'import importlib.metadata as m; assert m.version("swift").startswith("2.38.")' 2>/dev/null; then
-    rm -rf "$venv"
-    python3 -m venv "$venv" || skip "python3 cannot make a virtual environment"
-    # Swift imports pkg_resources, which setuptools 81 no longer has.
-    "$venv/bin/pip" install --quiet --disable-pip-version-check 'swift==2.38.*' 'setuptools<81' >&2 ||
-        skip "pip could not install swift 2.38"
-fi
-
-exec "$venv/bin/python" "$here/run.py" --agent "$agent" "$@"
+# What stands for `--` is only a name.
+exec "$here/venv.sh" bash -c 'exec "$SWIFTLET_SWIFT_VENV/bin/python" "$@"' -- "$here/run.py" --agent "$agent" "$@"

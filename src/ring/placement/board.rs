@@ -242,6 +242,14 @@ impl<'a> Board<'a> {
         faults + self.must.iter().map(missing).sum::<u32>()
     }
 
+    /// The widest node, with its level, that has fewer replicas of a partition than it must.
+    pub fn missing(&self, partition: usize) -> Option<(usize, u32)> {
+        let is_short = |(level, node): &(usize, u32)| {
+            self.count(partition, *level, *node, NOT_A_SLOT) < self.least[*node as usize]
+        };
+        self.must.iter().copied().filter(is_short).min()
+    }
+
     /// Gives a slot to a device, or to none ([`VACANT`]), and keeps the counts. What a partition may still do is up to the
     /// caller.
     pub fn put(&mut self, slot: Slot, device: u32) {

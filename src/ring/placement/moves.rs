@@ -14,7 +14,7 @@ pub fn fill(board: &mut Board<'_>, order: &[u32]) {
     for &partition in order {
         for slot in board.slots_of(partition as usize) {
             if board.slots[slot] == VACANT {
-                let device = board.roomiest(slot).or_else(|| least_burdened(board, slot));
+                let device = board.roomiest(slot).or_else(|| least_burdened(board, slot, |_| true));
                 // There are at least as many devices as replicas.
                 board.put(slot, device.expect("a device that does not have this partition"));
             }
@@ -24,12 +24,12 @@ pub fn fill(board: &mut Board<'_>, order: &[u32]) {
 
 /// The device to take a slot if none that fits lacks any: one that fits, else one that has no other replica of the
 /// partition; among these the one that has the least above its share. Chains may find a better one later.
-fn least_burdened(board: &Board<'_>, slot: Slot) -> Option<u32> {
+fn least_burdened(board: &Board<'_>, slot: Slot, among: impl Fn(u32) -> bool) -> Option<u32> {
     let partition = board.partition(slot);
     let has_it = |device| board.slots_of(partition).any(|slot| board.slots[slot] == device);
     let loose = board.loose_from(slot);
     let burden = |device: u32| f64::from(board.held[device as usize] + 1) / f64::from(board.share(device));
-    let devices = || board.staying().filter(|&device| !has_it(device));
+    let devices = || board.staying().filter(|&device| among(device) && !has_it(device));
     let fitting = devices().filter(|&device| board.fits_loosely(slot, device, loose));
     let least = |a: &u32, b: &u32| burden(*a).total_cmp(&burden(*b));
     fitting.min_by(least).or_else(|| devices().min_by(least))
@@ -69,14 +69,20 @@ fn spread_slot(board: &mut Board<'_>, slot: Slot) -> bool {
     let before = board.faults(partition);
     let from = std::mem::replace(&mut board.slots[slot], VACANT);
     // Nothing holds the replica back where it is: it is lifted out.
-    let to = board.roomiest(slot).or_else(|| least_burdened(board, slot)).filter(|&to| to != from);
+    let roomiest = board.roomiest(slot).filter(|&to| to != from);
+    let missing = board.missing(partition).and_then(|(level, node)| {
+        least_burdened(board, slot, |device| device != from && board.paths[device as usize][level] == node)
+    });
+    let least = || least_burdened(board, slot, |device| device != from);
+    let tries = [roomiest, missing, roomiest.is_none().then(least).flatten()];
     board.slots[slot] = from;
-    let Some(to) = to else { return false };
-    board.put(slot, to);
-    if board.faults(partition) < before {
-        return true;
+    for to in tries.into_iter().flatten() {
+        board.put(slot, to);
+        if board.faults(partition) < before {
+            return true;
+        }
+        board.put(slot, from);
     }
-    board.put(slot, from);
     false
 }
 

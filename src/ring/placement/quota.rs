@@ -18,6 +18,8 @@ pub struct Quota {
     shares: Vec<u32>,
     /// What a device has without being rounded up; of no meaning for other nodes.
     floors: Vec<u32>,
+    /// What a device has when it is rounded up: its floor if its target is whole. 0 for other nodes.
+    ceilings: Vec<u32>,
     partitions: u32,
 }
 
@@ -29,10 +31,14 @@ impl Quota {
             .collect();
         let mut rounding = Rounding::new(plan, partitions, &devices);
         let floors = rounding.shares.clone();
+        let mut ceilings = vec![0; floors.len()];
+        devices
+            .iter()
+            .for_each(|wish| ceilings[wish.path[LEVELS - 1]] = wish.floor + u32::from(!wish.is_whole()));
         let ups = replicas.saturating_sub(floors[ROOT]);
         let ranked = ranked(devices, ups as usize);
         rounding.up(&ranked, replicas);
-        Quota { shares: rounding.shares, floors, partitions }
+        Quota { shares: rounding.shares, floors, ceilings, partitions }
     }
 
     /// How many replicas a node is to hold.
@@ -56,7 +62,7 @@ impl Quota {
         let less = |node: &Node| borrower.contains(node) || self.shares[*node] % self.partitions != 0;
         let more = |node: &Node| lender.contains(node) || self.shares[*node] % self.partitions != 0;
         self.shares[from] > self.floors[from]
-            && self.shares[to] == self.floors[to]
+            && self.shares[to] < self.ceilings[to]
             && lender[..LEVELS - 1].iter().all(less)
             && borrower[..LEVELS - 1].iter().all(more)
             && self.shares[to] < self.partitions
@@ -92,9 +98,16 @@ impl Wish {
             return None;
         }
         let floor = (exact + ROUNDING).floor();
-        let above = (exact - floor).max(0.0);
-        let errors = [above / exact, (1.0 - above) / exact];
-        Some(Wish { path, floor: floor as u32, keeps: held > floor as u32, errors })
+        let above = exact - floor;
+        // What is whole has nothing to be rounded up, whatever it holds.
+        let is_whole = above <= ROUNDING;
+        let errors = if is_whole { [0.0, f64::INFINITY] } else { [above / exact, (1.0 - above) / exact] };
+        Some(Wish { path, floor: floor as u32, keeps: held > floor as u32 && !is_whole, errors })
+    }
+
+    /// Whether rounding it up would be no rounding.
+    fn is_whole(&self) -> bool {
+        self.errors[1] == f64::INFINITY
     }
 }
 
