@@ -70,7 +70,7 @@ impl Node {
     /// Without a sound ring or addresses. That no device of the ring is here is only known per ring:
     /// [`Node::our_devices`].
     pub fn new(config: Config, stop: Stop) -> Result<Node, NodeError> {
-        let ring = RingWatch::open(&config.swift_dir.join("container.ring.gz"), RING_LOOK, Instant::now())
+        let ring = RingWatch::open(&config.swift_dir.join("container.ring.gz"), RING_DOUBT, Instant::now())
             .map_err(NodeError::Ring)?;
         let my_addresses = config::my_addresses(&config.bind_ip).map_err(NodeError::Addresses)?;
         let half = config.agent.memory_budget_bytes / 2;
@@ -125,6 +125,7 @@ impl Node {
     }
 }
 
-/// How often the ring file is looked at, at most. Swift looks every 15 s (`swift/common/ring/ring.py: reload_time`); a
-/// look is a stat, and a pass should begin with the ring that is there.
-const RING_LOOK: Duration = Duration::from_secs(1);
+/// How often a ring file that was changed just now is read again, lest a second change be missed. Swift looks at the file
+/// every 15 s at most (`swift/common/ring/ring.py: reload_time`); but a look costs no more than a stat, and by an old ring we
+/// would take in or remove what we must not.
+const RING_DOUBT: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use crate::incoming::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Shape};
+use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Shape};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
 use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
@@ -140,9 +140,10 @@ impl Subject<'_> {
         peer: &mut Peer<S>,
         place: Place,
         intent: Intent,
+        role: Role,
     ) -> Result<Exchanged, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place, info: self.info.clone(), intent };
+        let meet = Meet { place, info: self.info.clone(), intent, role };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
         if self.proven {
             sender = sender.proven();
@@ -217,11 +218,12 @@ impl Subject<'_> {
         &mut self,
         peer: &mut Peer<S>,
         place: Place,
+        role: Role,
     ) -> Result<Forecast, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place: place.clone(), info: self.info.clone(), intent: Intent::Look };
+        let meet = Meet { place: place.clone(), info: self.info.clone(), intent: Intent::Look, role };
         let (sender, _) = Sender::start(meet, self.known()?, limits);
-        Ok(match look(peer, place, self.info)? {
+        Ok(match look(peer, place, self.info, role)? {
             Seen::Missing => Forecast::Missing,
             Seen::Refused(refusal) => Forecast::Refused(refusal),
             Seen::Here { info, point } => Forecast::Choice {
@@ -333,8 +335,13 @@ impl Subject<'_> {
 ///
 /// # Errors
 /// [`PeerError`]; the connection is then of no use any more.
-pub fn look<S: Stream>(peer: &mut Peer<S>, place: Place, mine: &ReplicaInfo) -> Result<Seen, PeerError> {
-    let meet = Meet { place, info: mine.clone(), intent: Intent::Look };
+pub fn look<S: Stream>(
+    peer: &mut Peer<S>,
+    place: Place,
+    mine: &ReplicaInfo,
+    role: Role,
+) -> Result<Seen, PeerError> {
+    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role };
     peer.say(&Message::Meet(Box::new(meet)))?;
     loop {
         return Ok(match peer.hear()? {

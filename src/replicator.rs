@@ -5,7 +5,7 @@
 //! is never sent to the very place that holds it, also where the ring names no other. And a copy is only removed when
 //! nothing has changed in it since the moment that its peers proved to hold all of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -20,7 +20,7 @@ use crate::incoming::quarantine;
 use crate::node::Node;
 use crate::outgoing::{ExchangeError, Exchanged, Forecast, Subject};
 use crate::peer::{Peer, PeerError};
-use crate::protocol::message::{Intent, Place, Refusal};
+use crate::protocol::message::{Intent, Place, Refusal, Role};
 use crate::protocol::sender::Outcome;
 use crate::replica::{ReplicaInfo, RowId};
 use crate::ring::{Device, DeviceId, Ring};
@@ -59,6 +59,8 @@ pub struct Replicator<'a> {
     /// Takes the lines of a dry run; with it, nothing is changed anywhere.
     dry_run: Option<&'a (dyn Fn(String) + Sync)>,
     peers: HashMap<(String, u16), Peer<TcpStream>>,
+    /// Devices whose node goes by another ring, each told of once and not once for every database.
+    other_rings: HashSet<String>,
 }
 
 /// One database that the scan found.
@@ -91,7 +93,7 @@ impl<'a> Replicator<'a> {
         absent: &'a Absent,
         dry_run: Option<&'a (dyn Fn(String) + Sync)>,
     ) -> Replicator<'a> {
-        Replicator { node, ring, absent, dry_run, peers: HashMap::new() }
+        Replicator { node, ring, absent, dry_run, peers: HashMap::new(), other_rings: HashSet::new() }
     }
 
     /// Does all that a pass does for one database, and counts it. Nothing that goes wrong here goes further.
@@ -181,6 +183,13 @@ impl<'a> Replicator<'a> {
             if at_home.is_some() || self.dry_run.is_some() || !self.may_remove(&sent, &info) {
                 break;
             }
+            if !misplaced && self.is_ours_by_now(found, partition) {
+                debug!(
+                    "Not deleting db {}/{} (by a newer ring it belongs here)",
+                    info.account, info.container
+                );
+                break;
+            }
             match self.remove_unless_changed(found, broker, &info, tally) {
                 Ok(None) => break,
                 // Something came in, or was taken over from a peer: the peers have to prove once more what they hold.
@@ -250,16 +259,19 @@ impl<'a> Replicator<'a> {
             // The one place where it belongs is this device, in another directory.
             targets.extend(ring.device(found.device.id));
         }
+        let primaries = targets.len();
         let mut handoffs = ring.handoffs(partition);
         let mut sent = Sent { targets: vec![], delivered: BTreeSet::new(), calls: 0, stands_in: false };
         let mut again = Tally::default();
         let mut at = 0;
         while at < targets.len() {
             let target = targets[at];
+            let role = if at < primaries { Role::Primary } else { Role::Handoff };
             at += 1;
             let counted = if proven.is_some() { &mut again } else { &mut *tally };
             let proven_here = proven.is_some_and(|proven| proven.contains(&target.id));
-            let fate = self.send_to(found, broker, info, partition, intent, target, proven_here, counted);
+            let fate =
+                self.send_to(found, broker, info, partition, intent, role, target, proven_here, counted);
             sent.calls += 1;
             let failed = match &fate {
                 Fate::Failed => true,
@@ -309,6 +321,7 @@ impl<'a> Replicator<'a> {
         info: &ReplicaInfo,
         partition: Partition,
         intent: Intent,
+        role: Role,
         target: &Device,
         proven: bool,
         tally: &mut Tally,
@@ -341,8 +354,8 @@ impl<'a> Replicator<'a> {
             };
             let (sent_before, received_before) = if kept { peer.bytes() } else { (0, 0) };
             let ended = match self.dry_run {
-                None => subject.exchange(&mut peer, place.clone(), intent).map(Ended::Exchanged),
-                Some(_) => subject.forecast(&mut peer, place.clone()).map(Ended::Forecast),
+                None => subject.exchange(&mut peer, place.clone(), intent, role).map(Ended::Exchanged),
+                Some(_) => subject.forecast(&mut peer, place.clone(), role).map(Ended::Forecast),
             };
             let (sent, received) = peer.bytes();
             tally.bytes_sent += sent - sent_before;
@@ -388,7 +401,7 @@ impl<'a> Replicator<'a> {
         Fate::Failed
     }
 
-    fn count(&self, whom: &str, info: &ReplicaInfo, ended: Ended, tally: &mut Tally) -> Fate {
+    fn count(&mut self, whom: &str, info: &ReplicaInfo, ended: Ended, tally: &mut Tally) -> Fate {
         let container = || format!("{}/{}", info.account, info.container);
         let Exchanged { outcome, rows_sent } = match ended {
             Ended::Exchanged(exchanged) => exchanged,
@@ -444,6 +457,13 @@ impl<'a> Replicator<'a> {
                 tally.deferred += 1;
             }
             Outcome::Refused(Refusal::NotMounted) => error!("ERROR Remote drive not mounted {whom}"),
+            Outcome::Refused(refusal @ Refusal::NotPrimary) => {
+                if self.other_rings.insert(whom.to_owned()) {
+                    warn!("{}: {whom} did not take it: {refusal}", container());
+                } else {
+                    debug!("{}: {whom} did not take it: {refusal}", container());
+                }
+            }
             Outcome::Refused(refusal) => {
                 error!("ERROR syncing {} with {whom}: it refused, {refusal}", container());
             }
@@ -463,6 +483,13 @@ impl<'a> Replicator<'a> {
             return false;
         }
         true
+    }
+
+    /// Did a ring that came during this pass make the device a primary?
+    fn is_ours_by_now(&self, found: &Found, partition: Partition) -> bool {
+        let newest = self.node.ring();
+        newest.part_shift() == self.ring.part_shift()
+            && newest.primaries(partition).iter().any(|device| device.id == found.device.id)
     }
 
     /// Removes a database that its peers hold, unless anything came in since `info`: then it is given back, with what

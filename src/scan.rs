@@ -153,16 +153,20 @@ impl Walk {
 
     /// The database in a hash directory; an empty directory is removed.
     fn look(&self, dir: PathBuf) -> Result<Option<Found>, Problem> {
-        let outcome = match self.drive.hash_dir_at(dir.clone()) {
-            Some(hash_dir) => database_of(&hash_dir).map(|database| {
-                let (drive, partition) = (self.drive.clone(), self.partition);
-                database.map(|database| Found { drive, partition, hash_dir, database })
-            }),
-            None => Ok(None),
+        let Some(hash_dir) = self.drive.hash_dir_at(dir.clone()) else {
+            return self.remove_if_empty(&dir).map(|()| None);
         };
-        match outcome {
+        match database_of(&hash_dir) {
+            Ok(Some(database)) => {
+                let (drive, partition) = (self.drive.clone(), self.partition);
+                Ok(Some(Found { drive, partition, hash_dir, database }))
+            }
+            // A container server that saw the database just before it was moved away makes the directory anew for its
+            // row. Nobody can send on what belongs to no container; but nobody may overlook it either.
+            Ok(None) if hash_dir.has_pending() => {
+                Err(self.problem(&hash_dir.pending_path(), io::Error::other(ORPHANED)))
+            }
             Ok(None) => self.remove_if_empty(&dir).map(|()| None),
-            Ok(found) => Ok(found),
             Err(e) if is_no_directory(&e) => Ok(None),
             Err(error) => Err(self.problem(&dir, error)),
         }
@@ -273,6 +277,9 @@ fn shuffle<T>(items: &mut [T], seed: u64) {
     }
 }
 
+const ORPHANED: &str = "rows wait for a database that is not here any more; append this file to the .db.pending beside \
+     the database on one of its primaries, and remove it";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,6 +322,19 @@ mod tests {
         let devices: Vec<&str> = found.iter().map(|(device, _)| device.as_str()).collect();
         assert_eq!(devices, ["d0", "d2", "d0", "d2", "d0", "d2", "d2", "d2"]);
         assert_eq!(BTreeSet::from_iter(&found).len(), 8);
+    }
+
+    #[test]
+    fn rows_without_a_database_are_told_and_left() {
+        let bench = bench(&[2]);
+        let orphan = bench.drives[0].hash_dir(Partition(9), format!("{:032x}", 9).parse().unwrap());
+        orphan.create().unwrap();
+        fs::write(orphan.pending_path(), ":row").unwrap();
+        let scanned: Vec<_> = scan(bench.drives.clone(), &Filter::default(), 1).collect();
+        let problems: Vec<&Problem> = scanned.iter().filter_map(|found| found.as_ref().err()).collect();
+        assert_eq!((scanned.len(), problems.len()), (3, 1));
+        assert_eq!(problems[0].path, orphan.pending_path());
+        assert!(orphan.has_pending());
     }
 
     #[test]

@@ -67,7 +67,11 @@ impl Db {
             Use::Shared | Use::Private => OpenFlags::SQLITE_OPEN_READ_WRITE,
         };
         let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = connect(path, flags, busy).map_err(|fault| fault.at(path))?;
+        // It may have been removed since: then that is what is to be told.
+        let conn = connect(path, flags, busy).map_err(|fault| match path.exists() {
+            true => fault.at(path),
+            false => BrokerError::Missing,
+        })?;
         let (path, schema) = (path.to_owned(), Schema::default());
         let mut db =
             Db { conn, _guard: guard, path, inode, usage, schema, schema_version: -1, data_version: 0 };

@@ -139,6 +139,19 @@ pub struct Meet {
     pub info: ReplicaInfo,
     /// What the sender is about.
     pub intent: Intent,
+    /// What the receiver's device is to the database by the sender's ring.
+    pub role: Role,
+}
+
+/// What a device is to a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// One of those that should hold it. A receiver whose ring says otherwise takes no new copy, and proves nothing to
+    /// who wants to leave: while a new ring is on its way to the nodes, each of two could remove its copy on the
+    /// other's word, and pass it to and fro.
+    Primary,
+    /// It stands in for one whose drive is not mounted.
+    Handoff,
 }
 
 /// What a sender is about.
@@ -196,6 +209,8 @@ pub enum Refusal {
     UnknownDevice,
     /// The partition does not follow from the account and container.
     WrongPartition,
+    /// By the receiver's ring other devices should hold it.
+    NotPrimary,
     /// The database is locked by others for too long.
     Busy,
     /// The database is damaged. It is in quarantine now, unless the sender only looked. The next pass heals it.
@@ -215,6 +230,9 @@ impl std::fmt::Display for Refusal {
             Refusal::Full => f.write_str("its drive is full"),
             Refusal::UnknownDevice => f.write_str("by its ring the device is not on that node"),
             Refusal::WrongPartition => f.write_str("by its ring the database is in another partition"),
+            Refusal::NotPrimary => f.write_str(
+                "by its ring the partition belongs on other devices; is the new ring on all nodes yet?",
+            ),
             Refusal::Busy => f.write_str("its database stayed locked"),
             Refusal::Damaged => f.write_str("its database is damaged; the next pass heals it"),
             Refusal::Sharding => f.write_str("its container is being sharded"),

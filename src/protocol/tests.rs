@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Settled, Shape};
+use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Settled, Shape};
 use super::receiver::{self, Receiver};
 use super::sender::{self, Known, Limits, Outcome, Sender};
 use super::wire::{Inbox, encode};
@@ -458,7 +458,7 @@ fn carried(message: Message) -> Message {
 
 /// One exchange.
 fn exchange(caller: &mut Replica, other: &mut Option<Replica>, plan: &Plan, trouble: Trouble) -> Run {
-    let meet = Meet { place: place(), info: caller.info(), intent: plan.intent };
+    let meet = Meet { place: place(), info: caller.info(), intent: plan.intent, role: Role::Primary };
     let known =
         Known { outgoing: Replica::points(&caller.outgoing), incoming: Replica::points(&caller.incoming) };
     let (sender, actions) = Sender::start(meet, known, Limits { max_batches: plan.max_batches });
@@ -1039,7 +1039,12 @@ pub(super) fn samples() -> Vec<Message> {
     };
     let epoch = Timestamp::new(175_000_000_000_000, 0);
     vec![
-        Message::Meet(Box::new(Meet { place: place(), info: full.clone(), intent: Intent::Leave })),
+        Message::Meet(Box::new(Meet {
+            place: place(),
+            info: full.clone(),
+            intent: Intent::Leave,
+            role: Role::Handoff,
+        })),
         Message::Ranges { ranges: vec![range("a/shard"), range("ä")], more: false },
         Message::Rows { rows: vec![row(1, "one", 5), row(7, "seven", 6)] },
         Message::RowsDone {
@@ -1086,7 +1091,7 @@ fn place() -> Place {
 }
 
 fn meet_of(id: &str, intent: Intent) -> Meet {
-    Meet { place: place(), info: info(id), intent }
+    Meet { place: place(), info: info(id), intent, role: Role::Primary }
 }
 
 fn row(id: i64, name: &str, time: u64) -> Row {

@@ -9,7 +9,7 @@
 
 pub use super::fields::WireError;
 use super::fields::{Reader, Writer};
-use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Settled, Shape};
+use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Settled, Shape};
 use super::{DIGESTS_PER_MESSAGE, FRAME_LIMIT, POINTS_LIMIT, RANGES_PER_MESSAGE, VERSION, rows};
 use crate::drive::DeviceName;
 use crate::hash_path::{Hash, Partition};
@@ -129,6 +129,10 @@ pub fn encode(message: &Message) -> Vec<u8> {
                 Intent::Leave => 1,
                 Intent::Look => 2,
             });
+            out.byte(match meet.role {
+                Role::Primary => 0,
+                Role::Handoff => 1,
+            });
         }
         Message::Ranges { ranges, more } => {
             out.byte(tag::RANGES);
@@ -244,7 +248,12 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
                 2 => Intent::Look,
                 _ => return Err(WireError::Field("intent")),
             };
-            Message::Meet(Box::new(Meet { place: Place { device, partition, hash }, info, intent }))
+            let role = match from.byte("role")? {
+                0 => Role::Primary,
+                1 => Role::Handoff,
+                _ => return Err(WireError::Field("role")),
+            };
+            Message::Meet(Box::new(Meet { place: Place { device, partition, hash }, info, intent, role }))
         }
         tag::RANGES => Message::Ranges {
             ranges: from.list("shard ranges", RANGES_PER_MESSAGE, Reader::range)?,
@@ -408,6 +417,7 @@ impl Writer {
             Refusal::Sharding => 7,
             Refusal::TooMany => 8,
             Refusal::Failed(_) => 9,
+            Refusal::NotPrimary => 10,
         });
         if let Refusal::Failed(why) = refusal {
             let mut end = why.len().min(TEXT_LIMIT);
@@ -533,6 +543,7 @@ impl Reader<'_> {
             7 => Refusal::Sharding,
             8 => Refusal::TooMany,
             9 => Refusal::Failed(self.text("reason")?),
+            10 => Refusal::NotPrimary,
             _ => return Err(WireError::Field("refusal")),
         })
     }
@@ -586,6 +597,7 @@ mod tests {
             Refusal::Damaged,
             Refusal::Sharding,
             Refusal::TooMany,
+            Refusal::NotPrimary,
         ] {
             let message = Message::Refused(refusal);
             assert_eq!(heard([encode(&message).as_slice()]), Ok(vec![message]));

@@ -743,3 +743,166 @@ pub const PART_POWER_LIMIT: u8 = 26;
 
 /// The key of a device under which Swift keeps how many replicas it would like to have more. It is not for the ring.
 pub(super) const PARTS_WANTED: &str = "parts_wanted";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_device(zone: i64, name: &str, weight: f64) -> NewDevice {
+        NewDevice {
+            region: 1,
+            zone,
+            ip: format!("10.0.0.{zone}"),
+            port: 6201,
+            replication_ip: format!("10.1.0.{zone}"),
+            replication_port: 6301,
+            name: name.to_owned(),
+            weight,
+            meta: String::new(),
+        }
+    }
+
+    /// Four zones with one device each, rebalanced at hour 1000.
+    fn four(hours: u32) -> Builder {
+        let mut builder = Builder::new(5, 3.0, hours).expect("a builder");
+        for zone in 1..=4 {
+            builder.add(new_device(zone, "sda", 100.0)).expect("a device");
+        }
+        assert_eq!(rebalance(&mut builder, 1000 * HOUR), 96);
+        builder
+    }
+
+    fn rebalance(builder: &mut Builder, now_secs: u64) -> u64 {
+        let done = builder.rebalance(b"seed", now_secs).expect("enough devices");
+        builder.validate().expect("a sound ring");
+        done.reassigned
+    }
+
+    const HOUR: u64 = 3600;
+
+    #[test]
+    fn what_was_moved_stays_until_its_hours_are_over() {
+        let mut builder = four(2);
+        let now = 1000 * HOUR;
+        builder.add(new_device(1, "sdb", 100.0)).expect("a device");
+        assert_eq!(rebalance(&mut builder, now + 2 * HOUR - 1), 0, "only one whole hour has passed");
+        let moved = rebalance(&mut builder, now + 4 * HOUR);
+        assert_eq!(moved, 19);
+        assert_eq!(
+            (builder.seconds_left(now + 4 * HOUR), builder.seconds_left(now + 7 * HOUR)),
+            (2 * HOUR, 0)
+        );
+        // The partitions that were not moved may be, those that were may not.
+        builder.set_weight(DeviceId(4), 0.0).expect("a device");
+        let rest = rebalance(&mut builder, now + 5 * HOUR);
+        assert_eq!((rest, builder.parts()[4]), (0, 19), "all that it holds came an hour ago");
+        builder.pretend_min_part_hours_passed();
+        assert_eq!((rebalance(&mut builder, now + 5 * HOUR), builder.parts()[4]), (19, 0));
+    }
+
+    #[test]
+    fn moves_in_the_same_hour_as_the_last_are_as_young_as_they_are() {
+        let mut builder = four(1);
+        builder.pretend_min_part_hours_passed();
+        let now = 1000 * HOUR;
+        assert_eq!(rebalance(&mut builder, now), 0);
+        builder.add(new_device(1, "sdb", 100.0)).expect("a device");
+        // The epoch is at `now`; what is moved most of an hour later must not look older than it is.
+        assert_eq!(rebalance(&mut builder, now + HOUR - 1), 19);
+        builder.set_weight(DeviceId(4), 0.0).expect("a device");
+        assert_eq!(rebalance(&mut builder, now + HOUR + 1), 0);
+        assert_eq!(rebalance(&mut builder, now + 2 * HOUR - 1), 19);
+    }
+
+    #[test]
+    fn a_removed_device_goes_at_once_and_its_id_comes_again() {
+        let mut builder = four(24);
+        builder.add(new_device(2, "sdb", 100.0)).expect("a device");
+        builder.remove(DeviceId(1)).expect("a device");
+        assert!(matches!(
+            builder.set_weight(DeviceId(1), 1.0),
+            Err(BuilderFault::Marked { what: "weight", .. })
+        ));
+        let version = builder.version();
+        builder.remove(DeviceId(1)).expect("marked already");
+        assert_eq!(builder.version(), version);
+        assert_eq!(rebalance(&mut builder, 1000 * HOUR), 24, "its replicas, though no hour has passed");
+        assert!(builder.device(DeviceId(1)).is_none());
+        assert_eq!(builder.add(new_device(9, "sdc", 1.0)).expect("a device"), DeviceId(1));
+        builder.remove(DeviceId(4)).expect("a device");
+        rebalance(&mut builder, 1000 * HOUR);
+        assert_eq!(builder.devices.len(), 4, "no hole is left at the end");
+    }
+
+    #[test]
+    fn too_few_devices_leave_everything_as_it_was() {
+        let mut builder = four(1);
+        for id in 0..2 {
+            builder.remove(DeviceId(id)).expect("a device");
+        }
+        let before = builder.clone();
+        let refused = builder.rebalance(b"seed", 2000 * HOUR);
+        assert!(matches!(refused, Err(BuilderFault::TooFewDevices { devices: 2, .. })));
+        assert_eq!(builder, before);
+    }
+
+    #[test]
+    fn replicas_can_become_more_fewer_and_fractions() {
+        let mut builder = four(1);
+        for (replicas, slots) in [(3.5, 112), (4.0, 128), (2.25, 72), (3.0, 96)] {
+            builder.set_replicas(replicas).expect("a number of replicas");
+            assert!(builder.devices_changed());
+            rebalance(&mut builder, 1000 * HOUR);
+            let rows = builder.rows().expect("rows");
+            assert_eq!(rows.iter().map(Vec::len).sum::<usize>(), slots, "{replicas}");
+            let ring = builder.ring().expect("a ring");
+            assert_eq!(ring.assignments.replica_count(), replicas);
+        }
+        for replicas in [0.99, f64::NAN, f64::INFINITY, 3e6] {
+            assert!(builder.set_replicas(replicas).is_err(), "{replicas}");
+        }
+    }
+
+    #[test]
+    fn a_ring_has_nothing_of_the_builders_own() {
+        let builder = four(1);
+        let ring = builder.ring().expect("a ring");
+        assert!(ring.devices.iter().flatten().all(|device| device.extra.is_empty()));
+        assert!(builder.devices().all(|device| device.extra.contains_key(PARTS_WANTED)));
+        assert_eq!(ring.version, Some(builder.version()));
+    }
+
+    #[test]
+    fn an_unsound_builder_is_seen() {
+        let sound = four(1);
+        let broken = |change: fn(&mut Vec<Vec<DeviceId>>)| {
+            let mut builder = sound.clone();
+            change(builder.rows.as_mut().expect("rows"));
+            builder.validate().expect_err("unsound")
+        };
+        assert!(matches!(
+            broken(|rows| rows[1][7] = DeviceId(9)),
+            BuilderFault::Unassigned { replica: 1, .. }
+        ));
+        assert!(matches!(broken(|rows| rows[1][7] = rows[0][7]), BuilderFault::Twice { .. }));
+        assert!(matches!(broken(|rows| rows[0].truncate(31)), BuilderFault::RowLength { replica: 0, .. }));
+        assert!(matches!(
+            Builder::new(5, 3.0, 1).expect("a builder").validate(),
+            Err(BuilderFault::NotRebalanced)
+        ));
+    }
+
+    #[test]
+    fn an_address_is_taken_once() {
+        let mut builder = four(1);
+        assert!(
+            matches!(builder.add(new_device(1, "sda", 1.0)), Err(BuilderFault::Taken(other)) if other.id.0 == 0)
+        );
+        let to_first = DeviceChange { ip: Some("10.0.0.1".into()), ..DeviceChange::default() };
+        assert!(matches!(builder.set_info(DeviceId(1), &to_first), Err(BuilderFault::Taken(_))));
+        builder.set_info(DeviceId(0), &to_first).expect("it is its own");
+        for weight in [-1.0, f64::NAN, f64::INFINITY] {
+            assert!(matches!(builder.add(new_device(8, "sdx", weight)), Err(BuilderFault::Weight(_))));
+        }
+    }
+}

@@ -317,16 +317,16 @@ impl VisitingOrder {
 
 /// A ring file that may be replaced while we run.
 ///
-/// The file is looked at when somebody asks for the ring, and not more often than the interval says; it is read again if
-/// its modification time, its size or its inode is another. A bad new file does not stop us: the ring that was good stays
-/// in use.
+/// The file is looked at whenever somebody asks for the ring, and read again if its modification time, its size or its inode
+/// is another. Right after a change a further one might not show; then it is read again in any case, though not more often
+/// than the interval says. A bad new file does not stop us: the ring that was good stays in use.
 #[derive(Debug)]
 pub struct RingWatch {
     path: PathBuf,
     interval: Duration,
     ring: Arc<Ring>,
     seen: Look,
-    next_look: Instant,
+    next_doubt: Instant,
 }
 
 impl RingWatch {
@@ -338,7 +338,7 @@ impl RingWatch {
     pub fn open(path: &Path, interval: Duration, now: Instant) -> Result<RingWatch, RingError> {
         let seen = Look::at(path);
         let ring = Arc::new(Ring::load(path)?);
-        Ok(RingWatch { path: path.to_owned(), interval, ring, seen, next_look: now + interval })
+        Ok(RingWatch { path: path.to_owned(), interval, ring, seen, next_doubt: now + interval })
     }
 
     /// The ring as of now.
@@ -348,15 +348,12 @@ impl RingWatch {
     /// A new file that is no ring, or no file any more. This is told once for each such file; ask again, or take
     /// [`RingWatch::last_good`], for the ring that stays in use.
     pub fn current(&mut self, now: Instant) -> Result<Arc<Ring>, RingError> {
-        if now < self.next_look {
-            return Ok(self.last_good());
-        }
-        self.next_look = now + self.interval;
         let look = Look::at(&self.path);
         let same_file = look.file == self.seen.file;
-        if same_file && self.seen.settled {
+        if same_file && (self.seen.settled || now < self.next_doubt) {
             return Ok(self.last_good());
         }
+        self.next_doubt = now + self.interval;
         self.seen = look;
         match Ring::load(&self.path) {
             Ok(ring) => self.ring = Arc::new(ring),
@@ -611,14 +608,12 @@ mod tests {
     }
 
     #[test]
-    fn a_watched_ring_is_read_again_only_when_its_file_changed_and_the_interval_is_over() {
+    fn a_watched_ring_is_read_again_as_soon_as_its_file_changed_and_not_before() {
         let mut watched = Watched::new();
         let first = watched.watch.last_good();
         assert!(Arc::ptr_eq(&first, &watched.look().expect("a ring")));
         age(&watched.path, 2000);
-        let early = watched.watch.current(watched.now + INTERVAL - Duration::from_nanos(1)).expect("a ring");
-        assert!(Arc::ptr_eq(&first, &early));
-        let second = watched.look().expect("a ring");
+        let second = watched.watch.current(watched.now).expect("a ring");
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &watched.look().expect("a ring")));
     }
@@ -628,6 +623,8 @@ mod tests {
         let mut watched = Watched::new();
         age(&watched.path, 0);
         let fresh = watched.look().expect("a ring");
+        let early = watched.watch.current(watched.now + INTERVAL - Duration::from_nanos(1)).expect("a ring");
+        assert!(Arc::ptr_eq(&fresh, &early), "it is read over and over");
         assert!(!Arc::ptr_eq(&fresh, &watched.look().expect("a ring")));
     }
 

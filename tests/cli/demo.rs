@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use swiftlet::ring::builder::Builder;
 
 use super::agent;
 
@@ -37,9 +38,21 @@ fn the_demo_proves_what_it_says_and_leaves_only_what_was_asked_for() {
     let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{told}{errors}");
     assert_eq!(errors, "");
-    for part in
-        ["All replicas agree.", "no row was lost", "block delta", "full copy", "quarantined", "removed x3"]
-    {
+    for part in [
+        "All replicas agree.",
+        "no row was lost",
+        "block delta",
+        "full copy",
+        "quarantined",
+        "removed x3",
+        "nothing was removed",
+        "d4 has them",
+        "-> d4",
+        "went only when all that should hold it did",
+        "where the ring wants them, and no other copy is left",
+        "d0 is empty",
+        "no replica changed its place",
+    ] {
         assert!(told.contains(part), "{part:?} is missing:\n{told}");
     }
     let kept = kept.display().to_string();
@@ -47,13 +60,30 @@ fn the_demo_proves_what_it_says_and_leaves_only_what_was_asked_for() {
         assert!(line.chars().count() <= 100, "wider than 100 columns: {line}");
     }
     assert!(!told.contains('\x1b'), "colours without a terminal");
-    assert_silent(&ports(&told).expect("ports"));
+    assert_eq!(ports(&told).len(), 5);
+    assert_silent(&ports(&told));
     assert!(Path::new(&kept).join("node4/agent.conf").is_file());
+    let builder = Builder::load(&Path::new(&kept).join("etc/container.builder")).expect("a builder");
+    builder.validate().expect("it is sound");
+    assert_eq!(
+        builder.devices().map(|device| device.name.as_str()).collect::<Vec<_>>(),
+        ["d1", "d2", "d3", "d4"]
+    );
     agent_with("demo --keep", &kept).exits(2).complains("is not empty");
 }
 
 #[test]
 fn a_demo_that_is_stopped_leaves_nothing_behind() {
+    stopped_when(|ports| ports.len() == 4);
+}
+
+#[test]
+fn a_demo_that_is_stopped_while_the_data_follows_leaves_nothing_behind() {
+    stopped_when(|ports| ports.len() == 5);
+}
+
+/// Stops a demo as soon as it serves on so many ports.
+fn stopped_when(soon_enough: impl Fn(&[u16]) -> bool) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut demo = Started(
         Command::new(env!("CARGO_BIN_EXE_agent"))
@@ -66,13 +96,12 @@ fn a_demo_that_is_stopped_leaves_nothing_behind() {
             .expect("the binary runs"),
     );
     let mut told = BufReader::new(demo.0.stdout.take().expect("piped")).lines();
-    let ports = loop {
+    let mut served = Vec::new();
+    while !soon_enough(&served) {
         let line = told.next().expect("it comes to the daemons").expect("text");
-        if let Some(ports) = ports(&line) {
-            break ports;
-        }
-    };
-    for port in &ports {
+        served.extend(ports(&line));
+    }
+    for port in &served {
         assert!(TcpStream::connect(("127.0.0.1", *port)).is_ok(), "port {port} is served");
     }
     kill(Pid::from_raw(demo.0.id() as i32), Signal::SIGTERM).expect("it runs");
@@ -93,7 +122,7 @@ fn a_demo_that_is_stopped_leaves_nothing_behind() {
         (status.code(), errors.as_str()),
         (Some(1), "agent: the demo was stopped; nothing of it is left running\n")
     );
-    assert_silent(&ports);
+    assert_silent(&served);
     assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 0);
 }
 
@@ -111,14 +140,22 @@ fn agent_with(line: &str, path: &str) -> super::Said {
     super::agent_given(&arguments)
 }
 
-/// The numbers in the line that names the daemons' ports.
-fn ports(told: &str) -> Option<Vec<u16>> {
-    let (_, list) = told.lines().find_map(|line| line.split_once(", ports "))?;
-    Some(list.split(", ").map(|port| port.parse().expect("a port")).collect())
+/// The numbers in the lines that name ports on which daemons serve.
+fn ports(told: &str) -> Vec<u16> {
+    let of = |line: &'_ str| {
+        let list = line.split_once(", ports ").or_else(|| line.split_once("serves now, on port "));
+        list.map(|(_, list)| list.to_owned())
+    };
+    let lists: Vec<String> = told.lines().filter_map(of).collect();
+    lists
+        .join(", ")
+        .split(", ")
+        .filter(|port| !port.is_empty())
+        .map(|port| port.parse().expect("a port"))
+        .collect()
 }
 
 fn assert_silent(ports: &[u16]) {
-    assert_eq!(ports.len(), 4);
     for port in ports {
         assert!(TcpStream::connect(("127.0.0.1", *port)).is_err(), "something still listens on {port}");
     }

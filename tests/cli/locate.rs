@@ -78,7 +78,7 @@ fn replicas_that_agree_are_seen_to_agree() {
     let said = said
         .prints(&format!("account     {ACCOUNT}\ncontainer   photos\n"))
         .prints(&format!("  hash      {hash}\n  partition {partition}\n"))
-        .prints("container.ring.gz\n            3 replicas of 16 partitions on 4 devices\n")
+        .prints("container.ring.gz\n            3 replicas of 32 partitions on 4 devices\n")
         .prints(&format!("/devices/*/containers/{partition}/{}/{hash}/{hash}.db\n", hash.suffix()))
         .prints(&format!("{0}  this node\n", scene.cluster.port(scene.order[0])))
         .prints("none of the handoffs has a copy\n");
@@ -296,7 +296,7 @@ fn a_new_ring_shows_who_would_have_to_take_it() {
     // The handoff takes the place of the first, and the second is one that its node does not know.
     let [first, second, third, handoff] = scene.order[..] else { panic!("four of them") };
     devices[second].as_mut().expect("there").name = "d9".to_owned();
-    let row = |device: usize| vec![DeviceId(device as u32); 16];
+    let row = |device: usize| vec![DeviceId(device as u32); 32];
     let ring =
         Ring::from_rows(old.part_shift(), devices, vec![row(handoff), row(second), row(third), row(first)]);
     let dir = tempfile::tempdir().expect("a directory");

@@ -7,7 +7,7 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -23,8 +23,8 @@ use swiftlet::broker::{Broker, BrokerError, fresh_id};
 use swiftlet::drive::HashDir;
 use swiftlet::hash_path::{Hash, HashSalt, PartShift, Partition};
 use swiftlet::replica::{Metadata, MetadataItem, PolicyIndex, ReplicaInfo, Row, RowId};
-use swiftlet::ring::Ring;
 use swiftlet::ring::format::{Device, DeviceId, FormatVersion};
+use swiftlet::ring::{Ring, RingData};
 use swiftlet::timestamp::Timestamp;
 
 /// A node's place in its cluster, from 0.
@@ -34,13 +34,16 @@ pub type NodeIndex = usize;
 pub struct Cluster {
     nodes: Vec<Node>,
     places: Vec<Place>,
-    rows: RefCell<Vec<Vec<DeviceId>>>,
+    /// What is where it should be is judged by this one.
+    ring: RefCell<Option<Ring>>,
     dir: tempfile::TempDir,
 }
 
 /// One node: its port, its conf file, and its daemon if one runs.
 struct Node {
     port: u16,
+    /// It has rings of its own, and not those of all.
+    apart: Cell<bool>,
     options: RefCell<BTreeMap<String, String>>,
     daemon: RefCell<Option<Child>>,
 }
@@ -91,6 +94,7 @@ impl Cluster {
         let count = 1 + places.iter().map(|(node, _)| *node).max().expect("some device");
         let nodes = (0..count).map(|_| Node {
             port: free_port(),
+            apart: Cell::new(false),
             options: RefCell::default(),
             daemon: RefCell::default(),
         });
@@ -100,7 +104,7 @@ impl Cluster {
             name: format!("d{id}"),
         });
         let cluster =
-            Cluster { nodes: nodes.collect(), places: places.collect(), rows: RefCell::default(), dir };
+            Cluster { nodes: nodes.collect(), places: places.collect(), ring: RefCell::default(), dir };
         fs::create_dir(cluster.swift_dir()).expect("a new directory");
         fs::write(cluster.swift_dir().join("swift.conf"), "[swift-hash]\nswift_hash_path_suffix = pepper\n")
             .expect("written");
@@ -126,11 +130,7 @@ impl Cluster {
         let row = |replica: usize| {
             (0..PARTITIONS).map(|number| DeviceId(primaries(Partition(number))[replica])).collect()
         };
-        *self.rows.borrow_mut() = (0..replicas).map(row).collect();
-        self.ring().save(&self.swift_dir().join("container.ring.gz"), FormatVersion::V1).expect("saved");
-    }
-
-    fn ring(&self) -> Ring {
+        let rows: Vec<Vec<DeviceId>> = (0..replicas).map(row).collect();
         let device = |(id, place): (usize, &Place)| {
             Some(Device {
                 id: DeviceId(id as u32),
@@ -147,12 +147,52 @@ impl Cluster {
             })
         };
         let devices = self.places.iter().enumerate().map(device).collect();
-        Ring::from_rows(part_shift(), devices, self.rows.borrow().clone()).expect("a sound ring")
+        let ring = Ring::from_rows(part_shift(), devices, rows).expect("a sound ring");
+        ring.save(&self.swift_dir().join("container.ring.gz"), FormatVersion::V1).expect("saved");
+        *self.ring.borrow_mut() = Some(ring);
+    }
+
+    /// From now on each node has rings of its own, and [`Cluster::give_ring`] says which; and a drive is mounted if it is
+    /// so marked, as [`Cluster::mount`] does.
+    pub fn set_apart(&self) {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let dir = self.etc(index);
+            fs::create_dir(&dir).expect("a new directory");
+            for file in ["swift.conf", "container.ring.gz"] {
+                fs::copy(self.swift_dir().join(file), dir.join(file)).expect("copied");
+            }
+            node.apart.set(true);
+            self.configure(index, &[]);
+        }
+        (0..self.places.len()).for_each(|device| self.mount(device, true));
+    }
+
+    /// What is where it should be is judged by this ring from now on. No node has it yet.
+    pub fn expect_ring(&self, ring: RingData) {
+        *self.ring.borrow_mut() = Some(Ring::from(ring));
+    }
+
+    /// A node is sent the ring by which all is judged.
+    pub fn give_ring(&self, node: NodeIndex) {
+        let ring = self.ring.borrow();
+        let path = self.etc(node).join("container.ring.gz");
+        ring.as_ref().expect("there is one").save(&path, FormatVersion::V1).expect("saved");
+    }
+
+    fn etc(&self, node: NodeIndex) -> PathBuf {
+        self.dir.path().join(format!("etc{node}"))
+    }
+
+    /// Marks a drive as mounted, or not. It stays readable for the test.
+    pub fn mount(&self, device: usize, mounted: bool) {
+        let mark = self.device(device).join(MOUNTED);
+        if mounted { fs::write(mark, "") } else { fs::remove_file(mark) }.expect("marked");
     }
 
     /// The devices that should hold a container.
     pub fn primaries(&self, container: &Container) -> Vec<usize> {
-        let ring = self.ring();
+        let ring = self.ring.borrow();
+        let ring = ring.as_ref().expect("set when it was built");
         ring.primaries(container.partition).iter().map(|device| device.id.0 as usize).collect()
     }
 
@@ -161,11 +201,14 @@ impl Cluster {
         let known = &self.nodes[node].options;
         known.borrow_mut().extend(options.iter().map(|(name, value)| (name.to_string(), value.to_string())));
         let dir = self.dir.path().display();
+        let swift_dir = if self.nodes[node].apart.get() { self.etc(node) } else { self.swift_dir() };
         let mut text = format!(
-            "[DEFAULT]\ndevices = {dir}/devices\nmount_check = false\nuser = {user}\nswift_dir = {dir}/etc\n\
+            "[DEFAULT]\ndevices = {dir}/devices\nmount_check = {apart}\nuser = {user}\nswift_dir = {swift_dir}\n\
              bind_ip = 127.0.0.1\nbind_port = {port}\nrecon_cache_path = {dir}/cache{node}\n\
              fallocate_reserve = 0\n[container-replicator]\n",
             user = user(),
+            apart = self.nodes[node].apart.get(),
+            swift_dir = swift_dir.display(),
             port = self.nodes[node].port,
         );
         for (name, value) in known.borrow().iter() {
@@ -555,7 +598,9 @@ pub fn is_empty(dir: &Path) -> bool {
 
 /// The account of every container.
 pub const ACCOUNT: &str = "AUTH_test";
-const PART_POWER: u8 = 4;
+pub const PART_POWER: u8 = 5;
 const PARTITIONS: u32 = 1 << PART_POWER;
+/// The file by which Swift's tests call a directory a mounted drive.
+pub const MOUNTED: &str = ".ismount";
 /// Enough for a process to start on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use swiftlet::drive::DeviceName;
 use swiftlet::peer::Peer;
-use swiftlet::protocol::message::{Intent, Meet, Message, Place, Shape};
+use swiftlet::protocol::message::{Intent, Meet, Message, Place, Role, Shape};
 use swiftlet::stop::Stop;
 
 use crate::cluster::{Cluster, SOON, free_port, listens, rows, wait};
@@ -61,7 +61,7 @@ fn half_a_transfer(cluster: &Cluster) -> Peer<TcpStream> {
     let time = Duration::from_secs(10);
     let mut peer =
         Peer::call("127.0.0.1", cluster.port(0), time, time, &Stop::default()).expect("it answers");
-    let meet = Message::Meet(Box::new(Meet { place, info, intent: Intent::Agree }));
+    let meet = Message::Meet(Box::new(Meet { place, info, intent: Intent::Agree, role: Role::Primary }));
     peer.say(&meet).expect("it listens");
     assert_eq!(peer.hear().expect("it answers"), Message::Missing);
     peer.say(&Message::Offer { shape, epoch: None }).expect("it listens");

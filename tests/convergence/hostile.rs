@@ -13,7 +13,7 @@ use swiftlet::incoming::{self, SAMPLE_PAGES};
 use swiftlet::outgoing::ExchangeError;
 use swiftlet::peer::{Peer, PeerError};
 use swiftlet::protocol::FRAME_LIMIT;
-use swiftlet::protocol::message::{Basis, Intent, Meet, Message, Refusal, Settled, Shape};
+use swiftlet::protocol::message::{Basis, Intent, Meet, Message, Refusal, Role, Settled, Shape};
 use swiftlet::protocol::rows::ROWS_LIMIT;
 use swiftlet::protocol::sender::Outcome;
 use swiftlet::protocol::wire::{self, Greeting, Inbox};
@@ -98,7 +98,7 @@ fn meet(world: &World) -> Meet {
         max_row: RowId(AGED * 2),
         ..info_of(&world.b)
     };
-    Meet { place: world.b.place.clone(), info, intent: Intent::Agree }
+    Meet { place: world.b.place.clone(), info, intent: Intent::Agree, role: Role::Primary }
 }
 
 fn shape(file_bytes: u64) -> Shape {
@@ -469,6 +469,7 @@ fn a_damaged_file_takes_no_empty_place_either() {
             place: world.b.place.clone(),
             info,
             intent: Intent::Agree,
+            role: Role::Primary,
         })));
         assert_eq!(liar.hear(), Some(Message::Missing));
         liar.say(&offer(file.len() as u64));

@@ -19,7 +19,7 @@ use swiftlet::incoming;
 use swiftlet::node::Node;
 use swiftlet::outgoing::{ExchangeError, Exchanged, Subject};
 use swiftlet::peer::{Peer, PeerError};
-use swiftlet::protocol::message::{Intent, Place};
+use swiftlet::protocol::message::{Intent, Place, Role};
 use swiftlet::replica::{Direction, PolicyIndex, Row, RowId};
 use swiftlet::ring::format::FormatVersion;
 use swiftlet::ring::{Device, DeviceId, Ring};
@@ -183,8 +183,12 @@ fn call(from: &Side, stream: UnixStream, place: Place, intent: Intent) -> Result
     let mut broker = Broker::open(&from.dir)?;
     let info = broker.info()?;
     let (node, drive, dir) = (&from.node, &from.drive, &from.dir);
-    Subject { node, drive, dir, broker: &mut broker, info: &info, proven: false }
-        .exchange(&mut peer, place, intent)
+    Subject { node, drive, dir, broker: &mut broker, info: &info, proven: false }.exchange(
+        &mut peer,
+        place,
+        intent,
+        Role::Primary,
+    )
 }
 
 /// No point of either side promises a row that is not there.

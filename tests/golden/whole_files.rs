@@ -18,7 +18,7 @@ use swiftlet::broker::Broker;
 use swiftlet::delta::{self, FileDigest, Geometry};
 use swiftlet::drive::DeviceName;
 use swiftlet::peer::{Peer, PeerError, Stream};
-use swiftlet::protocol::message::{Intent, Meet, Message, Place, Refusal, Shape};
+use swiftlet::protocol::message::{Intent, Meet, Message, Place, Refusal, Role, Shape};
 use swiftlet::replica::{Direction, ReplicaInfo, RowId};
 use swiftlet::ring::Ring;
 
@@ -74,7 +74,8 @@ fn meet<S: Stream>(nodes: &Nodes, peer: &mut Peer<S>, info: &ReplicaInfo) -> Mes
     let hash = nodes.hash(&info.account, &info.container);
     let device = DeviceName::new("d1").expect("a name");
     let place = Place { device, partition: nodes.ring.part_shift().partition(&hash), hash };
-    let meet = Meet { place, info: info.clone(), intent: Intent::Agree };
+    // Swift's answering side asks no ring, and the vectors put databases anywhere.
+    let meet = Meet { place, info: info.clone(), intent: Intent::Agree, role: Role::Handoff };
     peer.say(&Message::Meet(Box::new(meet))).expect("an agent that listens");
     peer.hear().expect("an answer")
 }

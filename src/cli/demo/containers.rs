@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
-use super::cluster::{Cluster, NODES, REPLICAS, part_shift, scribble};
+use super::cluster::{Cluster, NodeIndex, REPLICAS, part_shift, scribble};
 use crate::broker::{AccountReport, Broker, BrokerError, fresh_id};
 use crate::drive::HashDir;
-use crate::hash_path::{HashSalt, Partition};
+use crate::hash_path::{Hash, HashSalt, Partition};
 use crate::replica::{Direction, Metadata, MetadataItem, PolicyIndex, Row, RowId, SyncPoint};
 use crate::timestamp::{Stamp, Timestamp};
 
@@ -72,10 +72,12 @@ pub const CASES: [Case; 15] = [
 pub struct Container {
     /// In which way it is out of step.
     pub case: &'static Case,
+    /// Its hash.
+    pub hash: Hash,
     /// Its partition, which it has for itself.
     pub partition: Partition,
-    /// Its primaries' directories in the ring's order, then its handoff's.
-    pub homes: [HashDir; NODES],
+    /// Where it was made: its primaries' directories in the ring's order of that time, then its handoff's.
+    pub homes: Vec<HashDir>,
     /// The newest row of every name ever written.
     pub written: BTreeMap<String, Row>,
     /// What its metadata must be in the end.
@@ -85,7 +87,7 @@ pub struct Container {
     /// Likewise.
     pub delete_timestamp: Stamp,
     /// Objects that each of the directories held at the start.
-    pub objects: [Holding; NODES],
+    pub objects: Vec<Holding>,
     /// Bytes of its largest replica at the start.
     pub file_bytes: u64,
 }
@@ -126,18 +128,23 @@ impl From<io::Error> for MakeError {
 impl Container {
     /// Makes the replicas.
     pub fn make(case: &'static Case, cluster: &Cluster, now: Timestamp) -> Result<Container, MakeError> {
-        let (partition, homes) = cluster.homes(ACCOUNT, case.name);
+        let (hash, partition) = cluster.locate(ACCOUNT, case.name);
+        let mut nodes = cluster.primaries(partition);
+        nodes.extend(cluster.nodes().find(|node| !nodes.contains(node)));
+        let homes: Vec<HashDir> =
+            nodes.into_iter().map(|node| cluster.home_of(node, partition, hash)).collect();
         let created = before(now, 60 * DAY);
         let container = Container {
             case,
+            hash,
             partition,
-            homes,
             written: BTreeMap::new(),
             metadata: BTreeMap::new(),
             put_timestamp: created.into(),
             delete_timestamp: Stamp::unset(),
-            objects: [Holding::Nothing; NODES],
+            objects: vec![Holding::Nothing; homes.len()],
             file_bytes: 0,
+            homes,
         };
         let mut maker = Maker { container, now, created, ticks: 0 };
         (case.make)(&mut maker)?;
@@ -154,10 +161,14 @@ impl Container {
         Ok(container)
     }
 
+    /// Where it lies on a node, or would.
+    pub fn home(&self, cluster: &Cluster, node: NodeIndex) -> HashDir {
+        cluster.home_of(node, self.partition, self.hash)
+    }
+
     /// Whether a node has anything of it now.
-    pub fn lies_on(&self, cluster: &Cluster, node: usize) -> bool {
-        let drive = cluster.drive(node);
-        self.homes.iter().any(|home| home.device() == drive && home.dir().exists())
+    pub fn lies_on(&self, cluster: &Cluster, node: NodeIndex) -> bool {
+        self.home(cluster, node).dir().exists()
     }
 
     /// Whether a replica of it was moved away as damaged.

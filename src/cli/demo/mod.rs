@@ -1,12 +1,16 @@
 //! `agent demo`: a cluster of loopback nodes, driven through its whole life.
 //!
-//! Nothing in it is staged: the databases are made with the broker that every pass uses, the daemons are this very
-//! program started anew, and passes are run as an operator runs them, over TCP. In the end each replica is read again
-//! and held against a note of every row that was ever written. Only that makes the exit code 0.
+//! First its containers are brought to agree, whatever way they differ in; then a drive is added to the ring and another one
+//! drained and taken away, and the data follows.
+//!
+//! Nothing in it is staged: the databases are made with the broker that every pass uses, the ring with the builder, the
+//! daemons are this very program started anew, and passes are run as an operator runs them, over TCP. After each step every
+//! replica is read again and held against a note of every row that was ever written. Only that makes the exit code 0.
 
 mod cluster;
 mod containers;
 mod deed;
+mod follow;
 mod proof;
 mod story;
 
@@ -22,11 +26,13 @@ use signal_hook::flag;
 use super::{DemoOptions, Exit, complain};
 use crate::report::terminal;
 use crate::report::text::printable;
+use crate::ring::moves::Moves;
 use crate::stop::Stop;
 use crate::timestamp::Timestamp;
-use cluster::{Cluster, NODES};
+use cluster::Cluster;
 use containers::{ACCOUNT, CASES, Container, salt_that_spreads};
 use deed::Deed;
+use follow::Follow;
 use story::Story;
 
 /// Why the demo ended early. Whatever it had started is gone by then.
@@ -107,7 +113,8 @@ fn play(ground: &Ground, stop: &Stop) -> Result<bool, Trouble> {
         containers.push(container);
     }
 
-    cluster.start_daemons()?;
+    let all = Vec::from_iter(cluster.nodes());
+    cluster.start_daemons(&all)?;
     story.daemons(&cluster);
 
     story.plans();
@@ -126,23 +133,75 @@ fn play(ground: &Ground, stop: &Stop) -> Result<bool, Trouble> {
     }
     story.total(&containers, &total);
 
-    let mut last = Deed::default();
-    for node in 0..NODES {
-        last.add(&cluster.pass(node, None)?);
-    }
-    let proof = proof::prove(&containers);
-    let proven = story.proof(&proof, &last, begun.elapsed());
-    cluster.stop_daemons();
+    let last = round(&cluster)?;
+    let mut proven = story.proof(&proof::prove(&cluster, &containers), &last);
+    proven &= grow(&mut cluster, &containers, &story)?;
+    proven &= shrink(&mut cluster, &containers, &story)?;
+    story.verdict(proven, begun.elapsed());
+    let all = Vec::from_iter(cluster.nodes());
+    cluster.stop_daemons(&all);
     if let Ground::Kept(path) = ground {
         story.kept(path);
     }
     Ok(proven)
 }
 
+/// A fifth drive comes, in the zone of the first, and what is due there goes there; whether all is well.
+fn grow(cluster: &mut Cluster, containers: &[Container], story: &Story) -> Result<bool, Trouble> {
+    let node = cluster.add_node(1)?;
+    let before = cluster.rebalance()?;
+    story.grown(cluster, node, &before);
+    let mut follow = Follow::start(cluster, containers, &before);
+    let deed = follow.round(cluster)?;
+    let mut well = story.waited(cluster, node, &follow, &deed);
+    cluster.start_daemons(&[node])?;
+    story.started(cluster, node);
+    let last = follow.until_quiet(cluster)?;
+    well &= story.followed(&follow);
+    well &= story.in_place(&proof::prove(cluster, containers), &last);
+    Ok(well)
+}
+
+/// A drive is drained, and taken away once it is empty; whether all is well.
+fn shrink(cluster: &mut Cluster, containers: &[Container], story: &Story) -> Result<bool, Trouble> {
+    cluster.drain(DRAINED)?;
+    let before = cluster.rebalance()?;
+    story.drained(cluster, DRAINED, &before);
+    let mut follow = Follow::start(cluster, containers, &before);
+    let last = follow.until_quiet(cluster)?;
+    let mut well = story.followed(&follow);
+    well &= story.in_place(&proof::prove(cluster, containers), &last);
+    well &= story.emptied(DRAINED, &left_on(&cluster.drive(DRAINED)));
+
+    cluster.remove(DRAINED)?;
+    let before = cluster.rebalance()?;
+    cluster.stop_daemons(&[DRAINED]);
+    let moves = Moves::between(&before, cluster.rows());
+    let last = round(cluster)?;
+    well &= story.removed(cluster, DRAINED, &moves, &last);
+    well &= story.in_place(&proof::prove(cluster, containers), &last);
+    Ok(well)
+}
+
+/// A pass of every node in the ring.
+fn round(cluster: &Cluster) -> Result<Deed, Trouble> {
+    let mut deed = Deed::default();
+    for node in cluster.members() {
+        deed.add(&cluster.pass(node, None)?);
+    }
+    Ok(deed)
+}
+
+/// What there is in a drive's directories of containers and of files on their way.
+fn left_on(drive: &Path) -> Vec<PathBuf> {
+    let entries = ["containers", "tmp"].into_iter().filter_map(|name| fs::read_dir(drive.join(name)).ok());
+    entries.flatten().flatten().map(|entry| entry.path()).collect()
+}
+
 /// What a dry run of every node says of each container: the text behind `account/container`, less where it would go.
 fn foretold(cluster: &Cluster) -> Result<BTreeMap<String, Vec<String>>, Trouble> {
     let mut plans: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for node in 0..NODES {
+    for node in cluster.nodes() {
         for line in cluster.dry_run(node)?.lines() {
             let Some(rest) = line.strip_prefix(ACCOUNT).and_then(|rest| rest.strip_prefix('/')) else {
                 continue;
@@ -161,7 +220,7 @@ fn agree(cluster: &Cluster, container: &Container) -> Result<Deed, Trouble> {
     let mut sum = Deed::default();
     for _ in 0..ROUNDS {
         let mut round = Deed::default();
-        for node in 0..NODES {
+        for node in cluster.nodes() {
             // A pass of a node that has nothing of it would find nothing.
             if container.lies_on(cluster, node) {
                 round.add(&cluster.pass(node, Some(container.partition))?);
@@ -210,5 +269,7 @@ impl Ground {
     }
 }
 
+/// The node whose drive is drained.
+const DRAINED: cluster::NodeIndex = 0;
 /// Two do it; a third is for what a damaged replica held up.
 const ROUNDS: usize = 4;

@@ -1,25 +1,31 @@
 //! What the demo shows, as it happens: lines that fit 100 columns, colours only where a terminal wants them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cluster::{Cluster, NODES, PART_POWER, REPLICAS};
+use super::cluster::{Cluster, FIRST_NODES, NodeIndex, PART_POWER, REPLICAS, Rows, device_name};
 use super::containers::{Container, Holding};
 use super::deed::{Deed, SETTLING};
+use super::follow::{Follow, Journey, Pass, least_moves};
 use super::proof::Proof;
 use crate::cli::print;
+use crate::cli::ring::table::assignment_table;
 use crate::report::terminal;
 use crate::report::text::{printable, size, thousands};
+use crate::ring::moves::Moves;
 
 /// Tells it on standard output.
 pub struct Story {
     colour: bool,
+    width: usize,
 }
 
 impl Story {
     /// In colour if standard output is a terminal that understands it and nobody objects.
     pub fn new() -> Story {
-        Story { colour: terminal::wants_colour(&std::io::stdout()) }
+        let stdout = std::io::stdout();
+        let width = terminal::width(&stdout).map_or(WIDTH, |width| width.min(WIDTH));
+        Story { colour: terminal::wants_colour(&stdout), width }
     }
 
     /// What is built.
@@ -28,15 +34,19 @@ impl Story {
         self.fact("directory", &cluster.root().display().to_string());
         self.fact(
             "ring",
-            &format!("{} partitions, {REPLICAS} replicas, {NODES} drives in {NODES} zones", 1 << PART_POWER),
+            &format!(
+                "{} partitions, {REPLICAS} replicas, {FIRST_NODES} drives in {FIRST_NODES} zones; which drive has what:",
+                1 << PART_POWER
+            ),
         );
+        self.assignment(cluster, None);
     }
 
     /// What runs.
     pub fn daemons(&self, cluster: &Cluster) {
         self.heading("Daemons serve them");
-        let ports: Vec<String> = cluster.ports().iter().map(u16::to_string).collect();
-        self.fact("agents", &format!("{NODES} processes on 127.0.0.1, ports {}", ports.join(", ")));
+        let ports: Vec<String> = cluster.nodes().map(|node| cluster.port(node).to_string()).collect();
+        self.fact("agents", &format!("{FIRST_NODES} processes on 127.0.0.1, ports {}", ports.join(", ")));
     }
 
     /// Begins the table of containers.
@@ -121,29 +131,49 @@ impl Story {
     }
 
     /// What was proven; whether that is everything. `last` is one more pass of every node.
-    pub fn proof(&self, proof: &Proof, last: &Deed, took: Duration) -> bool {
+    pub fn proof(&self, proof: &Proof, last: &Deed) -> bool {
         self.heading("Proof");
-        let agreed = proof.differences.is_empty();
+        let agreed = self.no_differences(proof);
         if agreed {
             self.good(&format!(
                 "{} replicas of {} containers agree in rows, hash, metadata and timestamps",
                 proof.replicas, proof.containers
             ));
-            self.good(&format!(
-                "no row was lost: the newest of each of {} names is in all its replicas",
-                thousands(proof.rows as u64)
-            ));
+            self.no_row_lost(proof);
             self.good(&format!(
                 "no copy is left on a handoff, and {} of a container deleted long ago",
                 if proof.gone > 0 { "none" } else { "nothing" }
             ));
         }
-        for difference in proof.differences.iter().take(DIFFERENCES_SHOWN) {
-            self.bad(difference);
+        self.quiet(last) & agreed
+    }
+
+    /// What was proven after the ring was changed; whether that is everything.
+    pub fn in_place(&self, proof: &Proof, last: &Deed) -> bool {
+        let agreed = self.no_differences(proof);
+        if agreed {
+            self.no_row_lost(proof);
+            self.good(&format!(
+                "all {} replicas are where the ring wants them, and no other copy is left",
+                proof.replicas
+            ));
         }
-        if let more @ 1.. = proof.differences.len().saturating_sub(DIFFERENCES_SHOWN) {
-            self.bad(&format!("and {more} more"));
-        }
+        self.quiet(last) & agreed
+    }
+
+    fn no_row_lost(&self, proof: &Proof) {
+        self.good(&format!(
+            "no row was lost: the newest of each of {} names is in all its replicas",
+            thousands(proof.rows as u64)
+        ));
+    }
+
+    fn no_differences(&self, proof: &Proof) -> bool {
+        self.all_bad(&proof.differences);
+        proof.differences.is_empty()
+    }
+
+    fn quiet(&self, last: &Deed) -> bool {
         let quiet = last.is_quiet();
         match quiet {
             true => self.good(&format!(
@@ -156,12 +186,142 @@ impl Story {
                 last.failures
             )),
         }
+        quiet
+    }
+
+    /// Whether all of it was proven.
+    pub fn verdict(&self, proven: bool, took: Duration) {
         self.line("");
-        let proven = agreed && quiet;
-        let verdict =
-            if proven { self.green("All replicas agree.") } else { self.red("Replicas do not agree.") };
+        let verdict = match proven {
+            true => self.green("All replicas agree."),
+            false => self.red("Not all is as it should be."),
+        };
         self.line(&format!("{}  {}", self.bold(&verdict), self.dim(&format!("{:.1} s", took.as_secs_f64()))));
-        proven
+    }
+
+    /// A drive was added and the ring rebalanced.
+    pub fn grown(&self, cluster: &Cluster, node: NodeIndex, before: &Rows) {
+        self.heading(&format!("Drive {} is added in zone 1, and the ring rebalanced", device_name(node)));
+        self.changed(cluster, before);
+    }
+
+    /// A drive was given no weight and the ring rebalanced.
+    pub fn drained(&self, cluster: &Cluster, node: NodeIndex, before: &Rows) {
+        self.heading(&format!("Drive {} is drained: weight 0, and the ring rebalanced", device_name(node)));
+        self.changed(cluster, before);
+    }
+
+    /// Where everything is now, and how much of it was elsewhere.
+    fn changed(&self, cluster: &Cluster, before: &Rows) {
+        self.assignment(cluster, Some(before));
+        let moves = Moves::between(before, cluster.rows());
+        let least = least_moves(cluster.builder(), before);
+        let had_to = match least {
+            least if least == moves.moved => "no fewer could give every drive its share".to_owned(),
+            least => format!("at least {least} had to, to give every drive its share"),
+        };
+        self.fact("moved", &format!("{} of {} replicas; {had_to}", moves.moved, moves.replicas));
+        let parts = cluster.builder().parts();
+        let held: Vec<String> = cluster
+            .members()
+            .map(|node| format!("{} {}", device_name(node), parts.get(node).copied().unwrap_or(0)))
+            .collect();
+        self.fact("hold now", &held.join(", "));
+    }
+
+    /// A round of passes while the new node did not answer; whether nobody removed anything.
+    pub fn waited(&self, cluster: &Cluster, node: NodeIndex, follow: &Follow, deed: &Deed) -> bool {
+        let (name, due, port) = (device_name(node), follow.journeys.len(), cluster.port(node));
+        self.fact(
+            "round 1",
+            &format!("passes, while nobody answers for {name} yet (port {port}): {} failures", deed.failures),
+        );
+        let kept = deed.removed == 0 && follow.waiting() == due && follow.wrong.is_empty();
+        match kept {
+            true => self.good(&format!(
+                "nothing was removed: {due} copies wait where they are until {name} has them"
+            )),
+            false => {
+                self.bad(&format!("only {} of {due} copies are still where they were", follow.waiting()))
+            }
+        }
+        kept
+    }
+
+    /// The new node's daemon runs.
+    pub fn started(&self, cluster: &Cluster, node: NodeIndex) {
+        self.fact("agents", &format!("node {} serves now, on port {}", node, cluster.port(node)));
+    }
+
+    /// Who brought what where, who removed what then; whether all of it was as it should be.
+    pub fn followed(&self, follow: &Follow) -> bool {
+        if !follow.journeys.is_empty() {
+            self.columns(&format!(
+                "{:<14}{:<11}{:<11}{:<20}{}",
+                "", "partition", "from, to", "brought by", "then removed by"
+            ));
+        }
+        for journey in &follow.journeys {
+            self.journey(journey);
+        }
+        let mut sum = Deed::default();
+        follow.rounds.iter().for_each(|round| sum.add(round));
+        let text = format!("{} passes of all nodes, {} on the wire", sum.passes, size(sum.wire_bytes));
+        self.line(&self.bold(&format!("{:<14}{text}", "all")));
+        self.all_bad(&follow.wrong);
+        let done = follow.is_done();
+        match done {
+            true => self.good("each copy moved once, and went only when all that should hold it did"),
+            false => self.bad(&format!("{} copies are still where they were", follow.waiting())),
+        }
+        done
+    }
+
+    fn journey(&self, journey: &Journey) {
+        let by = |pass: Option<Pass>| match pass {
+            Some(Pass { node, round }) => format!("node {} in round {round}", node),
+            None => "nobody".to_owned(),
+        };
+        let way = format!("{} -> {}", device_name(journey.from), device_name(journey.to));
+        self.line(&format!(
+            "{}{:<11}{way:<11}{:<20}{}",
+            self.cyan(&format!("{:<14}", journey.container)),
+            journey.partition.to_string(),
+            by(journey.brought),
+            by(journey.removed),
+        ));
+    }
+
+    /// What is left on a drive that was drained; whether that is nothing.
+    pub fn emptied(&self, node: NodeIndex, left: &[PathBuf]) -> bool {
+        let name = device_name(node);
+        match left.first() {
+            None => self.good(&format!("{name} is empty: no database, no directory, nothing in tmp")),
+            Some(path) => self.bad(&format!("{name} still has {}", path.display())),
+        }
+        left.is_empty()
+    }
+
+    /// A drive that was empty is out of the ring; whether nothing moved for it.
+    pub fn removed(&self, cluster: &Cluster, node: NodeIndex, moves: &Moves, last: &Deed) -> bool {
+        self.heading(&format!("Drive {} is removed, and the ring rebalanced", device_name(node)));
+        let still = moves.is_empty() && last.removed + last.full + last.delta + last.rows == 0;
+        let rest: Vec<String> = cluster.members().map(device_name).collect();
+        self.fact("ring", &format!("{} drives: {}", rest.len(), rest.join(", ")));
+        match still {
+            true => self.good("no replica changed its place, and no pass moved anything"),
+            false => self.bad(&format!("{} replicas moved; passes did: {}", moves.moved, last.in_words(&[]))),
+        }
+        still
+    }
+
+    /// Which drive has which replica of which partition; with what was there before where that is another.
+    fn assignment(&self, cluster: &Cluster, before: Option<&Rows>) {
+        let devices = cluster.builder().devices();
+        let before = before.map(Vec::as_slice);
+        for line in assignment_table(devices, cluster.rows(), before, self.colour, self.width - INDENT) {
+            self.line(&line);
+        }
     }
 
     /// Where it all stays.
@@ -171,6 +331,7 @@ impl Story {
         self.line(&format!("agent --config {root}/node1/agent.conf           serves node 1 again"));
         self.line(&format!("agent --config {root}/node2/agent.conf --once    a pass of node 2"));
         self.line(&format!("agent info --config {root}/node1/agent.conf DB   any .db of node 1"));
+        self.line(&format!("agent ring {root}/etc/container.builder          the ring's builder"));
     }
 
     fn heading(&self, text: &str) {
@@ -195,6 +356,13 @@ impl Story {
 
     fn bad(&self, text: &str) {
         self.line(&format!("{}  {}", self.red("no"), printable(text)));
+    }
+
+    fn all_bad(&self, texts: &[String]) {
+        texts.iter().take(DIFFERENCES_SHOWN).for_each(|text| self.bad(text));
+        if let more @ 1.. = texts.len().saturating_sub(DIFFERENCES_SHOWN) {
+            self.bad(&format!("and {more} more"));
+        }
     }
 
     fn name(&self, container: &Container) -> String {
@@ -239,5 +407,9 @@ fn weight(said: &str) -> u8 {
     }
 }
 
+/// The widest line, in columns.
+const WIDTH: usize = 100;
+/// What each line but a heading begins with, in blanks.
+const INDENT: usize = 2;
 /// Enough to see what kind of thing went wrong.
 const DIFFERENCES_SHOWN: usize = 12;

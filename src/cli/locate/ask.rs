@@ -18,7 +18,7 @@ use crate::drive::{DeviceName, Drive, DriveError};
 use crate::hash_path::{Hash, Partition};
 use crate::outgoing::{Seen, look, onlooker};
 use crate::peer::{Peer, PeerError};
-use crate::protocol::message::{Place, Refusal};
+use crate::protocol::message::{Place, Refusal, Role};
 use crate::protocol::wire::WireError;
 use crate::replica::{DbState, ReplicaInfo, Row};
 use crate::stop::Stop;
@@ -90,8 +90,10 @@ impl Question {
         };
         let patience = self.config.node_timeout.min(PATIENCE);
         let place = Place { device, partition: self.partition, hash: self.hash };
+        // Whatever its ring makes of it: the question is what is there.
+        let (role, onlooker) = (Role::Handoff, onlooker(&self.account, &self.container));
         let seen = Peer::call(&spot.device.replication_ip, port, self.config.conn_timeout, patience, stop)
-            .and_then(|mut peer| look(&mut peer, place, &onlooker(&self.account, &self.container)));
+            .and_then(|mut peer| look(&mut peer, place, &onlooker, role));
         match seen {
             Ok(Seen::Here { info, .. }) => Finding::Held(Box::new(Held {
                 info: *info,
@@ -169,7 +171,7 @@ fn unseen(error: InfoError) -> Finding {
 fn refused(refusal: &Refusal) -> Finding {
     let state = match refusal {
         Refusal::NotMounted => State::Unmounted,
-        Refusal::UnknownDevice | Refusal::WrongPartition => State::Unknown,
+        Refusal::UnknownDevice | Refusal::WrongPartition | Refusal::NotPrimary => State::Unknown,
         Refusal::Busy | Refusal::TooMany => State::Busy,
         Refusal::Damaged => State::Damaged,
         Refusal::Full | Refusal::Sharding | Refusal::Failed(_) => State::Failed,

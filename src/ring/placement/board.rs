@@ -319,11 +319,10 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// Sets other shares for a while; the ones before.
-    pub fn aim_at(&mut self, shares: Vec<u32>) -> Vec<u32> {
-        let before = std::mem::replace(&mut self.shares, shares);
+    /// Sets other shares.
+    pub fn aim_at(&mut self, shares: Vec<u32>) {
+        self.shares = shares;
         self.need = self.plan.tree().sum(|id| self.lacks(id.0));
-        before
     }
 
     /// A device that lacks a slot only because its target was rounded up, and could leave that to another.

@@ -36,47 +36,45 @@ fn pursue(board: &mut Board<'_>, chance: &mut Chance, fresh: Fresh, borrows: boo
     }
 }
 
-/// Shares out evenly what could not be had: of the devices that still have too many, and of those that still lack some, none
-/// is to be much worse off than the others. This moves nothing more, only other replicas.
+/// Shares out evenly what could not be had: of the devices that still have too many, and of those that still lack some, the
+/// worst is to be no worse off than it must. This moves nothing more, only other replicas.
 pub fn level(board: &mut Board<'_>, chance: &mut Chance) {
-    let missed: u32 = board.staying().map(|device| board.lacks(device)).sum();
-    if missed == 0 {
+    if !board.staying().any(|device| board.lacks(device) > 0) {
         return;
     }
     let mut before = vec![0u32; board.held.len()];
     board.origins.iter().filter(|&&device| device < VACANT).for_each(|&device| before[device as usize] += 1);
-    let mut goals: Vec<u32> = (0..board.held.len() as u32).map(|device| board.share(device)).collect();
-    let givers = board.staying().filter(|&device| before[device as usize] > board.share(device)).collect();
-    let takers = board.staying().filter(|&device| before[device as usize] < board.share(device)).collect();
+    let shares: Vec<u32> = (0..board.held.len() as u32).map(|device| board.share(device)).collect();
+    let givers: Vec<u32> =
+        board.staying().filter(|&device| before[device as usize] > board.share(device)).collect();
+    let takers: Vec<u32> =
+        board.staying().filter(|&device| before[device as usize] < board.share(device)).collect();
     for side in [givers, takers] {
-        for (device, goal) in evenly(board, &before, side, missed) {
-            goals[device as usize] = goal;
+        let off =
+            |board: &Board<'_>, device: u32| board.held[device as usize].abs_diff(shares[device as usize]);
+        // The greatest part of its share that any of them is off.
+        let part = |&device: &u32| f64::from(off(board, device)) / f64::from(shares[device as usize]);
+        let (mut too_little, mut enough) = (0.0, side.iter().map(part).fold(0.0, f64::max));
+        for _ in 0..BISECTIONS {
+            let part = (too_little + enough) / 2.0;
+            // How far each may be off, but by no more than it was before anything moved. Nobody else takes part.
+            let bound = |device: u32| {
+                let share = shares[device as usize];
+                before[device as usize].abs_diff(share).min((f64::from(share) * part) as u32)
+            };
+            let mut goals = board.held.clone();
+            for &device in &side {
+                let share = shares[device as usize];
+                let is_giver = before[device as usize] > share;
+                goals[device as usize] = if is_giver { share + bound(device) } else { share - bound(device) };
+            }
+            board.aim_at(goals);
+            pursue(board, chance, Fresh::Never, false);
+            let suffices = side.iter().all(|&device| off(board, device) <= bound(device));
+            *(if suffices { &mut enough } else { &mut too_little }) = part;
         }
     }
-    let shares = board.aim_at(goals);
-    pursue(board, chance, Fresh::Never, false);
     board.aim_at(shares);
-}
-
-/// How many each of some devices would hold if they missed their shares by `missed` together and by the same part each, but
-/// none by more than it did before.
-fn evenly(board: &Board<'_>, before: &[u32], devices: Vec<u32>, missed: u32) -> Vec<(u32, u32)> {
-    let off = |device: u32, part: f64| {
-        let share = board.share(device);
-        before[device as usize].abs_diff(share).min((f64::from(share) * part) as u32)
-    };
-    let total = |part: f64| devices.iter().map(|&device| u64::from(off(device, part))).sum::<u64>();
-    let (mut too_little, mut enough) = (0.0, f64::from(u32::MAX));
-    for _ in 0..BISECTIONS {
-        let part = (too_little + enough) / 2.0;
-        *(if total(part) < u64::from(missed) { &mut too_little } else { &mut enough }) = part;
-    }
-    let goal = |&device: &u32| {
-        let share = board.share(device);
-        let off = off(device, enough);
-        (device, if before[device as usize] > share { share + off } else { share - off })
-    };
-    devices.iter().map(goal).collect()
 }
 
 /// Which steps of a chain may move a replica that was to stay: each is a move more.
@@ -307,8 +305,8 @@ struct Undo {
 /// No path leads from here.
 const FAR: u32 = u32::MAX;
 
-/// Halvings that bring any part of a share to within a replica.
-const BISECTIONS: usize = 80;
+/// Halvings after which what the worst is off is known well enough.
+const BISECTIONS: usize = 8;
 
 /// Each round but the last makes something better, the first two nearly all of it.
 const ROUNDS_LIMIT: usize = 50;
