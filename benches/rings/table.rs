@@ -120,12 +120,10 @@ impl Line {
     pub fn intolerable(&self) -> Vec<Figure> {
         let Some(swift) = &self.swift else { return Vec::new() };
         let (own, theirs) = (&self.ours.figures, &swift.figures);
-        let is_unfinished = [own, theirs].iter().all(|figures| beyond_least(figures) < 0);
-        let tolerance = if is_unfinished { UNFINISHED_BALANCE_TOLERANCE } else { BALANCE_TOLERANCE };
         // Moving more is no fault where it made something better.
         let is_better = own.balance < theirs.balance - EQUAL || own.dispersion < theirs.dispersion - EQUAL;
         let worse = [
-            (Figure::Balance, own.balance > theirs.balance + tolerance),
+            (Figure::Balance, own.balance > theirs.balance + BALANCE_TOLERANCE),
             (Figure::Dispersion, own.dispersion > theirs.dispersion + DISPERSION_TOLERANCE),
             (Figure::Moved, beyond_least(own) > beyond_least(theirs).max(0) + MOVED_TOLERANCE && !is_better),
         ];
@@ -225,8 +223,6 @@ const COLUMNS: [usize; 7] = [17, 17, 16, 17, 16, 17, 17];
 const EQUAL: f64 = 1e-9;
 /// In percentage points.
 const BALANCE_TOLERANCE: f64 = 0.5;
-/// Where neither side could move all that had to be, for each partition moves once, the balance is a passing one.
-const UNFINISHED_BALANCE_TOLERANCE: f64 = 15.0;
 /// In percentage points.
 const DISPERSION_TOLERANCE: f64 = 0.1;
 /// In replicas.
