@@ -43,12 +43,11 @@ impl Clock {
     }
 }
 
-/// Holds a rebalance against every rule, and lets the clock know what was moved. How many replicas are left on devices that
-/// are to be empty, though they might have been moved: that is no rule, as long as they leave in the end.
-pub fn hold(before: &Builder, after: &Builder, done: &Rebalanced, clock: &mut Clock) -> u64 {
+/// Holds a rebalance against every rule, and lets the clock know what was moved.
+pub fn hold(before: &Builder, after: &Builder, done: &Rebalanced, clock: &mut Clock) {
     after.validate().expect("a sound assignment");
     lengths(after);
-    let (moved, left) = moves(before, after, clock);
+    let moved = moves(before, after, clock);
     assert_eq!(done.reassigned, moved, "what is told is what was moved");
     let marked = before.devices().filter(|device| before.is_marked(device.id)).count();
     assert_eq!(done.removed, marked);
@@ -62,7 +61,6 @@ pub fn hold(before: &Builder, after: &Builder, done: &Rebalanced, clock: &mut Cl
     assert_eq!(after.spread(), Some(&Spread::measure(&plan, rows)));
     never_less_than_the_least(before, after);
     serves(after);
-    left
 }
 
 /// As many whole rows as whole replicas, and the fraction's share of one more.
@@ -73,10 +71,10 @@ fn lengths(builder: &Builder) {
     assert_eq!(slots as f64, wanted, "{} replicas", builder.replicas());
 }
 
-/// Each replica keeps its row unless it must leave, or may. How many slots have another device than before, or had none; and
-/// how many replicas are left on devices without weight for no reason seen here.
-fn moves(before: &Builder, after: &Builder, clock: &mut Clock) -> (u64, u64) {
-    let (mut all, mut left) = (0, 0);
+/// Each replica keeps its row unless it must leave, or may; and none that may leave stays on a device that is to be empty. How
+/// many slots have another device than before, or had none.
+fn moves(before: &Builder, after: &Builder, clock: &mut Clock) -> u64 {
+    let mut all = 0;
     for at in 0..after.partitions() as usize {
         let partition = Partition(at as u32);
         let old: Vec<Option<DeviceId>> = slots(before, at);
@@ -100,7 +98,7 @@ fn moves(before: &Builder, after: &Builder, clock: &mut Clock) -> (u64, u64) {
         for id in after.replicas_of(partition) {
             let weight = after.device(id).expect("a device").weight;
             let held_back = !may_move || free + lost > 0;
-            left += u64::from(weight <= 0.0 && !held_back);
+            assert!(weight > 0.0 || held_back, "{partition:?} was left on {id}, which is to be empty");
             let had = before.replicas_of(partition).any(|old| old == id);
             assert!(weight > 0.0 || had, "{partition:?} was given to {id}, which is to be empty");
         }
@@ -109,7 +107,7 @@ fn moves(before: &Builder, after: &Builder, clock: &mut Clock) -> (u64, u64) {
         }
         all += added + lost + free;
     }
-    (all, left)
+    all
 }
 
 /// By row.

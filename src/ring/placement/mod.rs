@@ -54,6 +54,7 @@ pub fn place(start: &Start<'_>) -> Placed {
         moves::fill(&mut board, &order);
         moves::spread(&mut board, &order);
         moves::balance(&mut board, &mut chance);
+        moves::evict(&mut board, &order);
         chains::settle(&mut board, &mut chance);
         chains::level(&mut board, &mut chance);
     }

@@ -108,6 +108,23 @@ pub fn balance(board: &mut Board<'_>, chance: &mut Chance) {
     }
 }
 
+/// Takes what is still on devices that are to be empty to whoever bears it best, though nobody who fits lacks any: a drained
+/// device is to end empty, and chains can set right what this makes uneven.
+pub fn evict(board: &mut Board<'_>, order: &[u32]) {
+    for &partition in order {
+        let partition = partition as usize;
+        if board.leave[partition] != Leave::Free {
+            continue;
+        }
+        let drained = |slot: &Slot| board.device(*slot).is_some_and(|device| board.share(device) == 0);
+        let Some(slot) = board.slots_of(partition).find(drained) else { continue };
+        if let Some(to) = board.roomiest(slot).or_else(|| least_burdened(board, slot, |_| true)) {
+            board.put(slot, to);
+            board.leave[partition] = Leave::Taken(slot);
+        }
+    }
+}
+
 /// The slots of each device, by id, in any order.
 pub fn slots_by_device(board: &Board<'_>, chance: &mut Chance) -> Vec<Vec<Slot>> {
     let mut lists: Vec<Vec<Slot>> =
