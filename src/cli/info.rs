@@ -6,7 +6,7 @@
 //! Looking changes nothing: no pending row is taken in, no lock file made, no journal rolled back, and a file system that
 //! is mounted read-only serves as well. What keeps us from looking is said in the words of whoever has to mend it.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::page::Page;
 use super::{Exit, InfoOptions, complain, print};
 use crate::broker::{AccountReport, Broker, BrokerError, Patience, pending};
 use crate::config::Config;
@@ -376,57 +377,57 @@ pub struct Inspection<'a> {
 /// The inspection as text, for somebody at a terminal.
 pub fn render(inspection: &Inspection<'_>) -> String {
     let Inspection { path, info, incoming, outgoing, policies, ranges, waiting, verdict } = *inspection;
-    let mut page = Page::default();
+    let mut page = Page::new(NAME_WIDTH);
 
-    page.line("database", &path.display().to_string());
-    page.line("container", &format!("{}/{}", info.account, info.container));
-    page.line("id", info.id.as_str());
-    page.line("file", &format!("{} in pages of {} B", size(info.file_bytes), info.page_bytes));
-    page.line("db_state", info.db_state.as_str());
-    page.line("deleted", if info.is_deleted() { "yes" } else { "no" });
+    page.fact("database", &path.display().to_string());
+    page.fact("container", &format!("{}/{}", info.account, info.container));
+    page.fact("id", info.id.as_str());
+    page.fact("file", &format!("{} in pages of {} B", size(info.file_bytes), info.page_bytes));
+    page.fact("db_state", info.db_state.as_str());
+    page.fact("deleted", if info.is_deleted() { "yes" } else { "no" });
 
     page.heading("rows");
-    page.line("object_count", &count(info.count));
-    page.line("bytes_used", &count(info.bytes_used));
-    page.line("hash", &info.hash.to_string());
-    page.line("max_row", &info.max_row.to_string());
-    page.line(
+    page.fact("object_count", &count(info.count));
+    page.fact("bytes_used", &count(info.bytes_used));
+    page.fact("hash", &info.hash.to_string());
+    page.fact("max_row", &info.max_row.to_string());
+    page.fact(
         "pending",
         &match waiting.bytes {
             0 => "none".to_owned(),
             bytes => format!("{} rows in {}, not in any number here", thousands(waiting.rows), size(bytes)),
         },
     );
-    page.line("shard ranges", &count(ranges as i64));
+    page.fact("shard ranges", &count(ranges as i64));
 
     page.heading("times");
-    page.line("created_at", &moment(&info.created_at));
-    page.line("put_timestamp", &moment(&info.put_timestamp));
-    page.line("delete_timestamp", &moment(&info.delete_timestamp));
-    page.line("status_changed_at", &moment(&info.status_changed_at));
+    page.fact("created_at", &moment(&info.created_at));
+    page.fact("put_timestamp", &moment(&info.put_timestamp));
+    page.fact("delete_timestamp", &moment(&info.delete_timestamp));
+    page.fact("status_changed_at", &moment(&info.status_changed_at));
 
     page.heading("policies");
     for (policy, objects, bytes) in policies {
         let current = if *policy == info.storage_policy_index { ", the container's" } else { "" };
-        page.line(
+        page.fact(
             &policy.to_string(),
             &format!("{} objects, {} bytes{current}", count(*objects), count(*bytes)),
         );
     }
 
-    page.points("incoming sync points", "rows of", incoming);
-    page.points("outgoing sync points", "rows for", outgoing);
+    tell_points(&mut page, "incoming sync points", "rows of", incoming);
+    tell_points(&mut page, "outgoing sync points", "rows for", outgoing);
 
     if !info.metadata.0.is_empty() {
         page.heading("metadata");
         for item in &info.metadata.0 {
             let value = if item.value.is_empty() { "(deleted)" } else { &item.value };
-            page.text(&printable(&format!("{}: {value}  ({})", item.key, item.stamp)));
+            page.lines(&printable(&format!("{}: {value}  ({})", item.key, item.stamp)));
         }
     }
 
     page.heading("a pass would");
-    page.text(verdict);
+    page.lines(verdict);
     page.text
 }
 
@@ -481,39 +482,13 @@ pub fn render_json(inspection: &Inspection<'_>) -> String {
     format!("{object}\n")
 }
 
-/// Lines of a name and what it stands for, under headings.
-#[derive(Default)]
-struct Page {
-    text: String,
-    /// Two spaces from the first heading on.
-    indent: &'static str,
-}
-
-impl Page {
-    fn heading(&mut self, title: &str) {
-        self.indent = "  ";
-        writeln!(self.text, "\n{title}").expect(INFALLIBLE);
+fn tell_points(page: &mut Page, title: &str, relation: &str, points: &[SyncPoint]) {
+    page.heading(title);
+    if points.is_empty() {
+        page.lines("none");
     }
-
-    fn line(&mut self, name: &str, value: &str) {
-        let (indent, width) = (self.indent, NAME_WIDTH - self.indent.len());
-        writeln!(self.text, "{indent}{name:<width$} {}", printable(value)).expect(INFALLIBLE);
-    }
-
-    fn text(&mut self, text: &str) {
-        for line in text.lines() {
-            writeln!(self.text, "  {}", printable(line)).expect(INFALLIBLE);
-        }
-    }
-
-    fn points(&mut self, title: &str, relation: &str, points: &[SyncPoint]) {
-        self.heading(title);
-        if points.is_empty() {
-            self.text("none");
-        }
-        for point in points {
-            self.text(&format!("{:>12}  {relation} {}", point.point, point.remote_id));
-        }
+    for point in points {
+        page.lines(&format!("{:>12}  {relation} {}", point.point, point.remote_id));
     }
 }
 
@@ -537,8 +512,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PENDING_READ_BYTES: u64 = 16 << 20;
 /// As wide as the longest name, indented.
 const NAME_WIDTH: usize = 22;
-
-const INFALLIBLE: &str = "a string takes whatever is written to it";
 
 #[cfg(test)]
 mod tests {

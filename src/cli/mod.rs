@@ -6,6 +6,7 @@
 pub mod demo;
 pub mod info;
 pub mod locate;
+mod page;
 pub mod ring;
 pub mod run;
 

@@ -76,36 +76,22 @@ pub const WORST_BALANCE: f64 = 999.99;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn device(id: u32, zone: i64, weight: f64) -> Device {
-        Device {
-            id: DeviceId(id),
-            region: 1,
-            zone,
-            ip: format!("10.0.0.{zone}"),
-            port: 6201,
-            replication_ip: String::new(),
-            replication_port: 0,
-            name: format!("sd{id}"),
-            weight,
-            meta: String::new(),
-            extra: serde_json::Map::new(),
-        }
-    }
+    use crate::ring::placement::tests::device;
 
     #[test]
     fn balance_is_percent_of_the_share() {
         for (weight, parts, expected) in
             [(2.0, 8, 0.0), (2.0, 10, 25.0), (2.0, 0, -100.0), (0.0, 0, 0.0), (0.0, 1, WORST_BALANCE)]
         {
-            assert_eq!(balance(&device(0, 1, weight), parts, 4.0), expected, "{weight} {parts}");
+            assert_eq!(balance(&device(0, 1, 1, "a", weight), parts, 4.0), expected, "{weight} {parts}");
         }
     }
 
     #[test]
     fn each_replica_above_the_most_of_its_worst_tier_counts_once() {
         // Two zones of two devices on one server each, for two replicas: one of them in each zone.
-        let devices = [device(0, 1, 1.0), device(1, 1, 1.0), device(2, 2, 1.0), device(3, 2, 1.0)];
+        let devices = [(0, 1), (1, 1), (2, 2), (3, 2)]
+            .map(|(id, zone)| device(id, 1, zone, &format!("10.0.0.{zone}"), 1.0));
         let plan = Plan::new(&devices, 2.0, 0.0);
         let row = |ids: [u32; 4]| ids.map(DeviceId).to_vec();
         let spread = Spread::measure(&plan, &[row([0, 0, 2, 3]), row([2, 1, 3, 1])]);

@@ -2,15 +2,16 @@
 //! terminal wants them.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::Path;
 
 use super::places::{Placed, Placement, Role, Spot};
 use super::verdict::{Finding, ObjectRow, State, Verdict};
 use super::{Item, Report};
 use crate::cli::info::{count, moment};
+use crate::cli::page::Page;
 use crate::cli::print;
 use crate::replica::{DbState, ReplicaInfo, Row};
+use crate::report::terminal;
 use crate::report::text::{printable, size, utc};
 use crate::timestamp::RowTimes;
 
@@ -23,16 +24,13 @@ pub struct Show {
 impl Show {
     /// In colour if standard output is a terminal that understands it and nobody objects.
     pub fn new(quiet: bool) -> Show {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let colour = std::io::stdout().is_terminal()
-            && set("NO_COLOR").is_none()
-            && set("TERM").is_some_and(|term| term != "dumb");
+        let colour = terminal::wants_colour(&std::io::stdout());
         Show { quiet, colour }
     }
 
     /// What is looked for.
     pub fn item(&self, item: &Item) {
-        let mut page = Page::default();
+        let mut page = Page::new(NAME_WIDTH);
         page.fact("account", &item.account);
         for (name, value) in [("container", &item.container), ("object", &item.object)] {
             value.iter().for_each(|value| page.fact(name, value));
@@ -42,7 +40,7 @@ impl Show {
 
     /// Where it belongs.
     pub fn placement(&self, placement: &Placement, devices: &Path) {
-        let mut page = Page::default();
+        let mut page = Page::new(NAME_WIDTH);
         page.heading(&format!("where the {} belongs", placement.kind));
         page.fact("hash", &placement.hash.to_string());
         let ring = placement.ring_path.display();
@@ -65,7 +63,7 @@ impl Show {
 
     /// What is there.
     pub fn report(&self, report: &Report, placed: &Placed) {
-        let mut page = Page::default();
+        let mut page = Page::new(NAME_WIDTH);
         page.heading("what is there");
         let Report { findings, verdict } = report;
         if let Some(held) = verdict.reference.and_then(|index| findings[index].held()) {
@@ -93,15 +91,15 @@ impl Show {
         if handoffs > 0 && without > 0 {
             let which =
                 if without == handoffs { "none of the handoffs" } else { "none of the other handoffs" };
-            page.line(&format!("{which} has a copy"));
+            page.lines(&format!("{which} has a copy"));
         }
         let width = shown.iter().map(|&index| placed.spots[index].role.to_string().len()).max();
         let width = width.unwrap_or(0).max(ROLE_WIDTH);
-        let mut notes = Page::default();
+        let mut notes = Page::new(NAME_WIDTH);
         for &index in &shown {
             let role = placed.spots[index].role.to_string();
             for note in notes_on(index, placed.spots[index].role, report) {
-                notes.line(&format!("{role:>width$}  {note}"));
+                notes.lines(&format!("{role:>width$}  {note}"));
             }
         }
         if !notes.text.is_empty() {
@@ -113,7 +111,7 @@ impl Show {
 
     /// The object's row in each replica.
     pub fn rows(&self, report: &Report, placed: &Placed) {
-        let mut page = Page::default();
+        let mut page = Page::new(NAME_WIDTH);
         page.heading("its row in the container");
         let seen = |index: usize| report.findings[index].held()?.row.as_ref();
         let rows: Vec<Vec<String>> = (0..report.findings.len())
@@ -132,7 +130,7 @@ impl Show {
             })
             .collect();
         match rows.is_empty() {
-            true => page.line("no replica was found"),
+            true => page.lines("no replica was found"),
             false => page.text += &self.table(&["", "device", "", "", "", ""], &[0], &rows),
         }
         self.tell(page);
@@ -140,7 +138,7 @@ impl Show {
 
     /// What it comes to.
     pub fn verdict(&self, verdict: &Verdict) {
-        let mut page = Page::default();
+        let mut page = Page::new(NAME_WIDTH);
         let code = if verdict.is_sound { GREEN } else { RED };
         writeln!(page.text, "\n{}", self.paint(code, &verdict.sentence)).expect(INFALLIBLE);
         self.tell(page);
@@ -304,30 +302,6 @@ fn hue(word: &str) -> Option<&'static str> {
         "waiting" | "to move" | "busy" | "silent" | "unknown" | "no agent" | "unreachable" => YELLOW,
         _ => return None,
     })
-}
-
-/// Lines of a name and what it stands for, under headings.
-#[derive(Default)]
-struct Page {
-    text: String,
-    /// Two spaces after a heading.
-    indent: &'static str,
-}
-
-impl Page {
-    fn heading(&mut self, title: &str) {
-        self.indent = "  ";
-        writeln!(self.text, "\n{title}").expect(INFALLIBLE);
-    }
-
-    fn fact(&mut self, name: &str, value: &str) {
-        let (indent, width) = (self.indent, NAME_WIDTH - self.indent.len());
-        writeln!(self.text, "{indent}{name:<width$} {}", printable(value)).expect(INFALLIBLE);
-    }
-
-    fn line(&mut self, text: &str) {
-        writeln!(self.text, "  {}", printable(text)).expect(INFALLIBLE);
-    }
 }
 
 const GREEN: &str = "32";

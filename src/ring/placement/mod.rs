@@ -64,10 +64,9 @@ pub fn place(start: &Start<'_>) -> Placed {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::ring) mod tests {
     use std::collections::BTreeSet;
 
-    use super::tiers::LEVELS;
     use super::*;
     use crate::ring::format::Device;
     use crate::ring::spread::Spread;

@@ -162,23 +162,8 @@ pub const LEVELS: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::device;
     use super::*;
-
-    fn device(id: u32, region: i64, zone: i64, ip: &str, weight: f64) -> Device {
-        Device {
-            id: DeviceId(id),
-            region,
-            zone,
-            ip: ip.to_owned(),
-            port: 6201,
-            replication_ip: ip.to_owned(),
-            replication_port: 6201,
-            name: format!("sd{id}"),
-            weight,
-            meta: String::new(),
-            extra: serde_json::Map::new(),
-        }
-    }
 
     #[test]
     fn a_tier_comes_before_what_is_in_it_and_knows_its_children() {
