@@ -391,7 +391,7 @@ Examples:
   agent --dry-run --partitions 17   what a pass would do in partition 17
   agent info path/to/database.db    describe one database
   agent locate AUTH_test photos     where a container is, and whether all agree
-  agent ring container.builder      a ring's devices, and how well it is balanced
+  agent ring container.builder      a ring's devices, and their balance
   agent demo                        watch a small cluster at work";
 
 const LOCATE_HELP: &str = "\

@@ -62,7 +62,7 @@ fn help_says_what_it_is_and_how_it_exits() {
     for code in ["   0  ", "   1  ", "   2  ", "  75  "] {
         assert!(help.stdout.contains(code), "{}", help.stdout);
     }
-    for subcommand in ["  demo  ", "  info  ", "  locate  "] {
+    for subcommand in ["  demo  ", "  info  ", "  ring  ", "  locate  "] {
         assert!(help.stdout.contains(subcommand), "{}", help.stdout);
     }
     for line in help.stdout.lines() {
