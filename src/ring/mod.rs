@@ -4,6 +4,10 @@
 //! looked up here must agree with Swift's proxies and replicators to the last handoff, or databases wander. A [`Ring`]
 //! never changes; when the operator installs a new file, [`RingWatch`] hands out a new one, and whoever holds the old one
 //! ends its work by it.
+//!
+//! Ring files are read and written in [`format`]. How rings come about is told in [`builder`], which keeps devices and
+//! weights between rebalances (its file: [`builder_file`]), asks [`placement`] where each replica should be, and lets
+//! [`spread`] say how good that is; [`moves`] compares two assignments, and [`device_string`] is how operators write devices.
 
 pub mod builder;
 pub mod builder_file;
@@ -449,19 +453,7 @@ mod tests {
     use super::*;
 
     fn device(id: u32, region: i64, zone: i64, ip: &str) -> Option<Device> {
-        Some(Device {
-            id: DeviceId(id),
-            region,
-            zone,
-            ip: ip.to_owned(),
-            port: 6201,
-            replication_ip: ip.to_owned(),
-            replication_port: 6201,
-            name: format!("sd{id}"),
-            weight: 100.0,
-            meta: String::new(),
-            extra: Default::default(),
-        })
+        Some(placement::tests::device(id, region, zone, ip, 100.0))
     }
 
     fn rows(rows: &[&[u32]]) -> Vec<Vec<DeviceId>> {

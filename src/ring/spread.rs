@@ -27,7 +27,7 @@ impl Spread {
         let most = plan.most_when_spread();
         let partitions = rows.first().map_or(0, Vec::len);
         let counts = plan.replicas().ceil() as usize + 1;
-        let mut graph = vec![vec![0u64; counts.max(rows.len() + 1)]; tree.len()];
+        let mut graph = vec![vec![0u64; counts.max(rows.len() + 1)]; tree.node_count()];
         let mut at_risk = 0u64;
         let mut held: Vec<(usize, u32, usize)> = Vec::new();
         for partition in 0..partitions {
@@ -47,7 +47,7 @@ impl Spread {
             }
             at_risk += risks.into_iter().max().unwrap_or(0);
         }
-        let graph = (ROOT + 1..tree.len()).filter_map(|node| {
+        let graph = (ROOT + 1..tree.node_count()).filter_map(|node| {
             let mut counts = std::mem::take(&mut graph[node]);
             let some: u64 = counts.iter().sum();
             counts[0] = partitions as u64 - some;

@@ -81,7 +81,7 @@ fn balance_and_plan_are_swifts() {
                 assert!(told.insert(node), "{name}: {what}: {key} comes twice");
                 near(&format!("{what} of {key}"), ours(node), swifts);
             }
-            for node in (0..plan.tree().len()).filter(|node| !told.contains(node)) {
+            for node in (0..plan.tree().node_count()).filter(|node| !told.contains(node)) {
                 assert_eq!(
                     ours(node),
                     0.0,
@@ -203,5 +203,5 @@ fn tier(key: &Value) -> Tier {
 
 fn node(plan: &Plan, key: &Value) -> Option<Node> {
     let tier = tier(key);
-    (0..plan.tree().len()).find(|&node| *plan.tree().tier(node) == tier)
+    plan.tree().find(&tier)
 }

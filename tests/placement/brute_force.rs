@@ -217,11 +217,11 @@ fn held(start: Option<&Builder>, partition: u32, id: DeviceId) -> bool {
 /// Replicas of one partition beyond the most that the plan allows in a tier.
 fn crowding(plan: &Plan, ids: impl Iterator<Item = DeviceId>) -> u64 {
     let tree = plan.tree();
-    let mut counts = vec![0u32; tree.len()];
+    let mut counts = vec![0u32; tree.node_count()];
     for id in ids {
         tree.path(id).expect("a device of the plan").iter().for_each(|&node| counts[node] += 1);
     }
-    (1..tree.len()).map(|node| u64::from(counts[node].saturating_sub(plan.most(node)))).sum()
+    (1..tree.node_count()).map(|node| u64::from(counts[node].saturating_sub(plan.most(node)))).sum()
 }
 
 fn tiny() -> impl Strategy<Value = Tiny> {

@@ -186,11 +186,13 @@ pub fn off(held: u64, target: f64) -> u64 {
 pub fn crowded(builder: &Builder, plan: &Plan) -> u64 {
     let tree = plan.tree();
     let beyond = |partition| {
-        let mut held = vec![0u32; tree.len()];
+        let mut held = vec![0u32; tree.node_count()];
         for id in builder.replicas_of(partition) {
             tree.path(id).expect("a device of the plan").iter().for_each(|&node| held[node] += 1);
         }
-        (ROOT + 1..tree.len()).map(|node| u64::from(held[node].saturating_sub(plan.most(node)))).sum::<u64>()
+        (ROOT + 1..tree.node_count())
+            .map(|node| u64::from(held[node].saturating_sub(plan.most(node))))
+            .sum::<u64>()
     };
     (0..builder.partitions()).map(Partition).map(beyond).sum()
 }

@@ -128,8 +128,7 @@ pub fn dispersion(
     let plan = builder.plan()?;
     let spread = builder.spread().expect("it was measured if it was not known");
     let (tree, most) = (plan.tree(), plan.most_when_spread());
-    let most =
-        |tier: &Tier| (0..tree.len()).find(|&node| tree.tier(node) == tier).map_or(0, |node| most[node]);
+    let most = |tier: &Tier| tree.find(tier).map_or(0, |node| most[node]);
     let wanted = |name: &str| filter.as_ref().is_none_or(|filter| filter.is_match(name));
     let lines = TierLine::all(builder, spread, most, wanted);
 

@@ -73,12 +73,7 @@ fn devices_within(picture: &Picture<'_>, colour: bool, place_width: usize, bars:
         let code = if *balance > 0.0 { OVER } else { UNDER };
         cells.extend(bars.then(|| Cell::left(bar(*balance, worst)).code(code)));
         cells.extend((!picture.is_small()).then(|| Cell::right(figures.peers.to_string())));
-        cells.extend(
-            picture
-                .moves
-                .iter()
-                .flat_map(|_| [Cell::right(moved('+', figures.got)), Cell::right(moved('-', figures.gave))]),
-        );
+        cells.extend(came_and_went(picture, figures.got, figures.gave));
         cells
     };
     let rows: Vec<_> = std::iter::once(heading).chain(picture.devices.iter().map(line)).collect();
@@ -102,12 +97,7 @@ fn tiers(picture: &Picture<'_>, colour: bool) -> Vec<String> {
             Cell::right(format!("{:.2}%", picture.share(figures.parts))),
             Cell::right(figures.wanted.map_or("-".to_owned(), fraction)),
         ];
-        cells.extend(
-            picture
-                .moves
-                .iter()
-                .flat_map(|_| [Cell::right(moved('+', figures.got)), Cell::right(moved('-', figures.gave))]),
-        );
+        cells.extend(came_and_went(picture, figures.got, figures.gave));
         cells
     };
     let rows: Vec<_> = std::iter::once(heading).chain(picture.tiers.iter().map(line)).collect();
@@ -152,8 +142,13 @@ fn bar(balance: f64, worst: f64) -> String {
     format!("{:>BAR_SIDE$}|{}", "=".repeat(below), "=".repeat(above))
 }
 
+/// Where an earlier assignment is known, how many replicas came and how many went.
+fn came_and_went(picture: &Picture<'_>, got: u64, gave: u64) -> impl Iterator<Item = Cell> {
+    picture.moves.iter().flat_map(move |_| [Cell::right(signed('+', got)), Cell::right(signed('-', gave))])
+}
+
 /// How many replicas came or went; nothing for none.
-fn moved(sign: char, count: u64) -> String {
+pub fn signed(sign: char, count: u64) -> String {
     if count == 0 { "-".to_owned() } else { format!("{sign}{}", thousands(count)) }
 }
 

@@ -10,7 +10,7 @@ use std::fmt::{Display, Write};
 use super::columns::wrapped;
 use super::palette::{Colour, Rgb};
 use super::picture::{DeviceFigures, Picture, TierFigures, fraction, place};
-use super::summary::balance_text;
+use super::summary::{balance_text, signed};
 use crate::report::text::{cut_middle, printable, thousands};
 use crate::ring::DeviceId;
 use crate::ring::moves::{Change, changes};
@@ -438,10 +438,6 @@ fn blend(colour: Rgb, amount: f64) -> Rgb {
 
 fn ink(colour: Colour) -> &'static str {
     if colour.takes_black() { "#000" } else { "#fff" }
-}
-
-fn signed(sign: char, count: u64) -> String {
-    if count == 0 { "-".to_owned() } else { format!("{sign}{}", thousands(count)) }
 }
 
 /// No picture is larger, whatever the ring.

@@ -82,7 +82,7 @@ impl<'a> Board<'a> {
         }
         let replicas: usize = start.row_lengths.iter().sum();
         let quota = Quota::new(start.plan, partitions as u32, replicas as u32, &held);
-        let nodes = 0..tree.len();
+        let nodes = 0..tree.node_count();
         let level = |node: Node| tree.tier(node).depth().wrapping_sub(1);
         let mut board = Board {
             plan: start.plan,

@@ -123,7 +123,7 @@ pub(in crate::ring) mod tests {
                 assert!(parts(&rows, id) <= lengths[0].min(even * 2 + 1), "{count}: {id}");
             }
             let plan = Plan::new(&devices, total as f64 / lengths[0] as f64, 0.0);
-            for node in 1..plan.tree().len() {
+            for node in 1..plan.tree().node_count() {
                 let held = |partition: usize| {
                     let ids = rows.iter().filter_map(|row| row.get(partition));
                     ids.filter(|id| plan.tree().path(**id).is_some_and(|path| path.contains(&node))).count()

@@ -115,9 +115,9 @@ fn weighted(tree: &Tree, devices: &[&Device], replicas: f64) -> Vec<f64> {
 /// What nodes would hold by their place in the tree alone: each child an equal part of what its parent has, bent by
 /// `bound`; a device never more than 1 (`_build_max_replicas_by_tier`).
 fn spread(tree: &Tree, replicas: f64, bound: impl Fn(f64) -> f64) -> Vec<f64> {
-    let mut spread = vec![0.0; tree.len()];
+    let mut spread = vec![0.0; tree.node_count()];
     spread[ROOT] = replicas;
-    for node in 0..tree.len() {
+    for node in 0..tree.node_count() {
         let children = tree.children(node).count() as f64;
         let each = bound(spread[node] / children);
         for child in tree.children(node) {
@@ -132,10 +132,10 @@ fn spread(tree: &Tree, replicas: f64, bound: impl Fn(f64) -> f64) -> Vec<f64> {
 /// and never above the number of its devices.
 fn wanted(tree: &Tree, weighted: &[f64], replicas: f64) -> Vec<f64> {
     let even = spread(tree, replicas, std::convert::identity);
-    let mut wanted = vec![0.0; tree.len()];
+    let mut wanted = vec![0.0; tree.node_count()];
     wanted[ROOT] = replicas;
     // Parents come before their children.
-    for node in 0..tree.len() {
+    for node in 0..tree.node_count() {
         let children: Vec<Node> = tree.children(node).collect();
         if !children.is_empty() {
             let split = split(tree, weighted, &even, &children, wanted[node]);

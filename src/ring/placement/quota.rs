@@ -152,11 +152,11 @@ struct Rounding<'a> {
 impl<'a> Rounding<'a> {
     fn new(plan: &'a Plan, partitions: u32, devices: &[Wish]) -> Rounding<'a> {
         let tree = plan.tree();
-        let mut shares = vec![0; tree.len()];
+        let mut shares = vec![0; tree.node_count()];
         for wish in devices {
             [ROOT].iter().chain(&wish.path).for_each(|&node| shares[node] += wish.floor);
         }
-        let nodes = 0..tree.len();
+        let nodes = 0..tree.node_count();
         Rounding {
             tree,
             shares,
@@ -170,7 +170,7 @@ impl<'a> Rounding<'a> {
     fn up(&mut self, ranked: &[Wish], replicas: u32) {
         let mut is_up = vec![false; ranked.len()];
         let short: Vec<Node> =
-            (1..self.tree.len()).rev().filter(|&node| self.shares[node] < self.least[node]).collect();
+            (1..self.tree.node_count()).rev().filter(|&node| self.shares[node] < self.least[node]).collect();
         for node in short {
             let level = self.tree.tier(node).depth() - 1;
             for (wish, is_up) in ranked.iter().zip(&mut is_up) {

@@ -107,14 +107,14 @@ impl Tree {
         tree
     }
 
-    /// How many nodes there are: their numbers are below this.
-    pub fn len(&self) -> usize {
+    /// How many nodes there are, the cluster among them: their numbers are below this.
+    pub fn node_count(&self) -> usize {
         self.tiers.len()
     }
 
-    /// Never: there is always the cluster.
-    pub fn is_empty(&self) -> bool {
-        false
+    /// The node of a name.
+    pub fn find(&self, tier: &Tier) -> Option<Node> {
+        self.tiers.binary_search(tier).ok()
     }
 
     /// The name of a node.
@@ -144,7 +144,7 @@ impl Tree {
 
     /// For each node something that is known of its devices, added up.
     pub fn sum<T: Copy + Default + std::ops::AddAssign>(&self, of: impl Fn(DeviceId) -> T) -> Vec<T> {
-        let mut sums = vec![T::default(); self.len()];
+        let mut sums = vec![T::default(); self.node_count()];
         for (id, path) in self.paths.iter().enumerate() {
             let Some(path) = path else { continue };
             let amount = of(DeviceId(id as u32));
@@ -169,7 +169,7 @@ mod tests {
     fn a_tier_comes_before_what_is_in_it_and_knows_its_children() {
         let devices = [device(4, 1, 2, "b", 1.0), device(0, 1, 1, "a", 1.0), device(2, 1, 1, "a", 0.0)];
         let tree = Tree::new(&devices);
-        let names: Vec<String> = (0..tree.len()).map(|node| tree.tier(node).to_string()).collect();
+        let names: Vec<String> = (0..tree.node_count()).map(|node| tree.tier(node).to_string()).collect();
         let expected = [
             "cluster",
             "r1",
@@ -184,6 +184,8 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(tree.children(1).collect::<Vec<_>>(), [2, 6]);
         assert_eq!(tree.children(3).collect::<Vec<_>>(), [4], "what has no weight is to hold nothing");
+        assert!((0..tree.node_count()).all(|node| tree.find(tree.tier(node)) == Some(node)));
+        assert_eq!(tree.find(&Tier { region: Some(7), ..Tier::default() }), None);
         assert_eq!(tree.path(DeviceId(2)), Some(&[1, 2, 3, 5]));
         assert_eq!((tree.path(DeviceId(1)), tree.path(DeviceId(9))), (None, None));
         assert_eq!((tree.weighty(ROOT), tree.ids()), (2, 5));
