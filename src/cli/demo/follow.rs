@@ -11,7 +11,6 @@ use super::containers::{Container, End};
 use super::deed::Deed;
 use crate::hash_path::Partition;
 use crate::ring::builder::Builder;
-use crate::ring::placement::tiers::LEVELS;
 
 /// A copy that has to be elsewhere.
 pub struct Journey {
@@ -148,8 +147,7 @@ pub fn least_moves(builder: &Builder, before: &Rows) -> u64 {
     let (mut above, mut below) = (0.0, 0.0);
     for device in builder.devices() {
         let held = before.iter().flatten().filter(|id| **id == device.id).count() as f64;
-        let own = plan.tree().path(device.id).map_or(0.0, |path| plan.target(path[LEVELS - 1]));
-        let share = own * f64::from(builder.partitions());
+        let share = plan.share(device.id, builder.partitions());
         above += (held - (share - GRAIN).ceil()).max(0.0);
         below += ((share + GRAIN).floor() - held).max(0.0);
     }

@@ -13,6 +13,7 @@ use crate::cli::print;
 use crate::replica::{DbState, ReplicaInfo, Row};
 use crate::report::terminal;
 use crate::report::text::{printable, size, utc};
+use crate::ring::device_string::bracketed;
 use crate::timestamp::RowTimes;
 
 /// Tells it on standard output, unless JSON is wanted there.
@@ -195,10 +196,7 @@ impl Show {
 impl Spot {
     fn cells(&self) -> Vec<String> {
         let device = &self.device;
-        let address = |ip: &str, port: u16| match ip.contains(':') {
-            true => format!("[{ip}]:{port}"),
-            false => format!("{ip}:{port}"),
-        };
+        let address = |ip: &str, port: u16| format!("{}:{port}", bracketed(ip));
         vec![
             self.role.to_string(),
             device.name.clone(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::columns::{Cell, columns};
-use super::picture::{place, wanted};
+use super::picture::place;
 use crate::report::text::{cut_middle, thousands};
 use crate::ring::DeviceId;
 use crate::ring::builder::Builder;
@@ -169,7 +169,7 @@ fn waiting(builder: &Builder) -> Option<String> {
     let (mut above, mut below) = (Side::default(), Side::default());
     for device in builder.devices() {
         let parts = parts[device.id.0 as usize];
-        let wanted = wanted(&plan, device.id, builder.partitions());
+        let wanted = plan.share(device.id, builder.partitions());
         // Between the whole numbers around what it wants, a device has what it wants.
         above.add(parts.saturating_sub((wanted - GRAIN).ceil().max(0.0) as u64));
         below.add(((wanted + GRAIN).floor() as u64).saturating_sub(parts));

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::palette::Palette;
 use crate::report::text::{printable, thousands};
 use crate::ring::builder::Builder;
+use crate::ring::device_string::bracketed;
 use crate::ring::moves::Moves;
-use crate::ring::placement::plan::Plan;
 use crate::ring::placement::tiers::{LEVELS, Tier};
 use crate::ring::{Device, DeviceId};
 
@@ -98,7 +98,7 @@ impl<'a> Picture<'a> {
                     device,
                     is_marked: builder.is_marked(id),
                     parts: parts[at],
-                    wanted: plan.as_ref().map(|plan| wanted(plan, id, partitions)),
+                    wanted: plan.as_ref().map(|plan| plan.share(id, partitions)),
                     balance: balances.as_ref().map_or(0.0, |balances| balances[at]),
                     peers: peers[at],
                     got: moved(|moves| &moves.got, id),
@@ -166,17 +166,7 @@ impl<'a> Picture<'a> {
 /// Where a device is, as Swift's tools write it: `r1z2-10.0.0.1:6201/sdb1`.
 pub fn place(device: &Device) -> String {
     let Device { region, zone, ip, port, name, .. } = device;
-    let place = match ip.contains(':') {
-        true => format!("r{region}z{zone}-[{ip}]:{port}/{name}"),
-        false => format!("r{region}z{zone}-{ip}:{port}/{name}"),
-    };
-    printable(&place).into_owned()
-}
-
-/// How many replicas a device should hold.
-pub fn wanted(plan: &Plan, id: DeviceId, partitions: u32) -> f64 {
-    let own = plan.tree().path(id).map(|path| path[LEVELS - 1]);
-    own.map_or(0.0, |own| plan.target(own) * f64::from(partitions))
+    printable(&format!("r{region}z{zone}-{}:{port}/{name}", bracketed(ip))).into_owned()
 }
 
 /// A count that may be a fraction, as `12` or `12.5`.

@@ -67,6 +67,11 @@ impl Plan {
         self.target[node]
     }
 
+    /// What a device should hold of so many partitions together: not whole, and 0 for one that is not in the plan.
+    pub fn share(&self, id: DeviceId, partitions: u32) -> f64 {
+        self.tree.path(id).map_or(0.0, |path| self.target[path[LEVELS - 1]] * f64::from(partitions))
+    }
+
     /// The fewest replicas of any partition in a node.
     pub fn least(&self, node: Node) -> u32 {
         (self.target[node] + GRAIN).floor() as u32

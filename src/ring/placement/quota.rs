@@ -93,7 +93,7 @@ struct Wish {
 impl Wish {
     fn new(plan: &Plan, id: DeviceId, partitions: u32, held: u32) -> Option<Wish> {
         let path = *plan.tree().path(id)?;
-        let exact = plan.target(path[LEVELS - 1]) * f64::from(partitions);
+        let exact = plan.share(id, partitions);
         if exact <= 0.0 {
             return None;
         }
