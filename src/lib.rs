@@ -26,6 +26,7 @@ pub mod arrival;
 pub mod broker;
 pub mod merge;
 pub mod node;
+pub mod ledger;
 pub mod drive;
 pub mod ring;
 pub mod config;

@@ -149,6 +149,11 @@ impl Ring {
         primaries
     }
 
+    /// The ids of [`Ring::primaries`], but a device that holds two replicas comes twice.
+    pub fn primary_ids(&self, partition: Partition) -> Vec<DeviceId> {
+        self.replicas(partition).map(|device| device.id).collect()
+    }
+
     /// Where else to look for a partition, or to put it, nearest first: every other device that holds any partition, as far
     /// as the walk comes by it (`swift/common/ring/ring.py: Ring.get_more_nodes`). Found as it is asked for.
     pub fn handoffs(&self, partition: Partition) -> impl Iterator<Item = &Device> {

@@ -1,0 +1,154 @@
+//! What is remembered of one database.
+
+use super::digest::{ShortDigest, StateDigest, start_of};
+use super::key::Key;
+use crate::replica::{ReplicaId, RowId};
+use crate::ring::DeviceId;
+
+/// One database, as it was when somebody last looked into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What its directory looked like then ([`crate::drive::Sight::fingerprint`]); `None` if a change since then might
+    /// not show.
+    pub seen: Option<[u8; 16]>,
+    /// What it held.
+    pub state: StateDigest,
+    /// Which database it was: a digest of its id.
+    pub replica: [u8; 8],
+    /// Its last row.
+    pub max_row: RowId,
+    /// Its last row when its peers were last met singly, and Swift's own tables told of it.
+    pub met_row: RowId,
+    /// When time alone asks for another look, in seconds since 1970.
+    pub due_secs: u64,
+    /// What was last agreed with each peer; at most [`AGREEMENTS_LIMIT`], one a device.
+    pub agreements: Vec<Agreement>,
+}
+
+/// A moment at which a replica of a peer was equal to ours. Both sides keep it under the same digest, so that when they
+/// differ later, either can say where the difference starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreement {
+    /// The peer's device.
+    pub with: DeviceId,
+    /// The state that both were in.
+    pub state: ShortDigest,
+    /// Our last row then.
+    pub row: RowId,
+    /// Nothing is known against it. If not, the peer has changed since.
+    pub holds: bool,
+}
+
+impl Entry {
+    /// The digest of an id, as kept here.
+    pub fn replica_of(id: &ReplicaId) -> [u8; 8] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(id.as_str().as_bytes());
+        start_of(&hasher)
+    }
+
+    /// What was agreed with a device.
+    pub fn agreement(&self, with: DeviceId) -> Option<&Agreement> {
+        self.agreements.iter().find(|agreement| agreement.with == with)
+    }
+
+    /// As far as we know, the device's replica is equal to ours.
+    pub fn agrees_with(&self, with: DeviceId) -> bool {
+        self.agreement(with).is_some_and(|agreement| agreement.holds && agreement.state == self.state.short())
+    }
+
+    /// The device's replica turned out to be equal.
+    pub fn agree(&mut self, with: DeviceId) {
+        self.agreements.retain(|agreement| agreement.with != with);
+        if self.agreements.len() == AGREEMENTS_LIMIT {
+            self.agreements.remove(0);
+        }
+        self.agreements.push(Agreement { with, state: self.state.short(), row: self.max_row, holds: true });
+    }
+
+    /// The device's replica turned out to differ.
+    pub fn disagree(&mut self, with: DeviceId) {
+        let known = self.agreements.iter_mut().find(|agreement| agreement.with == with);
+        if let Some(agreement) = known {
+            agreement.holds = false;
+        }
+    }
+
+    /// As stored under a key. The bytes know their key and whether they are whole.
+    pub fn encode(&self, key: Key) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128);
+        bytes.push(self.seen.is_some().into());
+        bytes.extend(self.seen.unwrap_or_default());
+        bytes.extend(self.state.0);
+        bytes.extend(self.replica);
+        for number in [self.max_row.0, self.met_row.0, self.due_secs as i64] {
+            bytes.extend(number.to_le_bytes());
+        }
+        for agreement in &self.agreements {
+            bytes.extend(agreement.with.0.to_le_bytes());
+            bytes.extend(agreement.state.0);
+            bytes.extend(agreement.row.0.to_le_bytes());
+            bytes.push(agreement.holds.into());
+        }
+        bytes.extend(check(key, &bytes));
+        bytes
+    }
+
+    /// As it was stored; `None` if it is damaged, or another's.
+    pub fn decode(key: Key, bytes: &[u8]) -> Option<Entry> {
+        let (body, sum) = bytes.split_last_chunk::<8>()?;
+        if *sum != check(key, body) {
+            return None;
+        }
+        let (head, rest) = body.split_first_chunk::<HEAD_BYTES>()?;
+        let mut fields = Fields(head);
+        let seen = (fields.take::<1>()? == [1], fields.take()?);
+        let (state, replica) = (StateDigest(fields.take()?), fields.take()?);
+        let [max_row, met_row, due] = [fields.number()?, fields.number()?, fields.number()?];
+        let agreements = rest.chunks(AGREEMENT_BYTES).map(|bytes| {
+            let mut fields = Fields(bytes);
+            Some(Agreement {
+                with: DeviceId(u32::from_le_bytes(fields.take()?)),
+                state: ShortDigest(fields.take()?),
+                row: RowId(fields.number()?),
+                holds: fields.take::<1>()? == [1],
+            })
+        });
+        Some(Entry {
+            seen: seen.0.then_some(seen.1),
+            state,
+            replica,
+            max_row: RowId(max_row),
+            met_row: RowId(met_row),
+            due_secs: due as u64,
+            agreements: agreements.collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// Takes fields off the front.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn number(&mut self) -> Option<i64> {
+        self.take().map(i64::from_le_bytes)
+    }
+}
+
+fn check(key: Key, bytes: &[u8]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&key.0.to_le_bytes());
+    hasher.update(bytes);
+    start_of(&hasher)
+}
+
+/// More peers than a database ever has at a time; those of former rings make room.
+pub const AGREEMENTS_LIMIT: usize = 8;
+const HEAD_BYTES: usize = 1 + 16 + 16 + 8 + 3 * 8;
+const AGREEMENT_BYTES: usize = 4 + 8 + 8 + 1;
