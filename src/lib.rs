@@ -21,6 +21,8 @@ pub mod peer;
 pub mod protocol;
 pub mod strategy;
 pub mod delta;
+pub mod survey;
+pub mod look;
 pub mod scan;
 pub mod arrival;
 pub mod broker;

@@ -25,6 +25,7 @@ use crate::replica::{
 use crate::timestamp::{Stamp, Timestamp};
 
 mod db;
+mod due;
 mod fault;
 mod flush;
 mod lifecycle;

@@ -19,6 +19,7 @@ mod digest;
 mod entry;
 mod key;
 mod partitions;
+mod recorder;
 mod store;
 mod tree;
 
@@ -30,6 +31,7 @@ pub use digest::{SetDigest, ShortDigest, StateDigest};
 pub use entry::{AGREEMENTS_LIMIT, Agreement, Entry};
 pub use key::{Key, Span};
 pub use partitions::{Neighbours, PartitionSet};
+pub use recorder::Recorder;
 pub use store::Ledger;
 
 use crate::hash_path::PartShift;

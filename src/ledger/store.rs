@@ -1,5 +1,6 @@
 //! The ledger's file: entries read and written, sums kept beside them.
 
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use super::partitions::PartitionSet;
@@ -12,6 +13,7 @@ use crate::ring::DeviceId;
 #[derive(Debug)]
 pub struct Ledger {
     terms: Terms,
+    walking: Mutex<()>,
 }
 
 impl Ledger {
@@ -27,6 +29,16 @@ impl Ledger {
     /// What it is kept under.
     pub fn terms(&self) -> Terms {
         self.terms
+    }
+
+    /// Is it the ledger of this drive, as it is mounted now?
+    pub fn is_of(&self, _drive: &Drive) -> bool {
+        todo!()
+    }
+
+    /// Held by who walks the drive, so that two do not at a time.
+    pub fn walking(&self) -> &Mutex<()> {
+        &self.walking
     }
 
     /// The entry of a database.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use swiftlet::drive::{DbFileName, DeviceName, Drive, HashDir};
 use swiftlet::hash_path::{Hash, Partition};
-use swiftlet::scan::{Filter, Found, scan};
+use swiftlet::scan::{Filter, Found, Walk};
 
 use super::vectors;
 
@@ -99,7 +99,7 @@ fn drive(devices: &Path) -> Arc<Drive> {
 }
 
 fn walk(drive: Arc<Drive>) -> Vec<Found> {
-    scan([drive], &Filter::default(), 1).map(|found| found.expect("all can be read")).collect()
+    Walk::new(drive, Filter::default(), Partition(1)).map(|found| found.expect("all can be read")).collect()
 }
 
 fn text(value: &Value) -> &str {
