@@ -20,6 +20,16 @@ pub struct Looked {
     pub entry: Entry,
 }
 
+impl Looked {
+    /// Was it deleted so long ago that nobody needs it any more?
+    ///
+    /// # Errors
+    /// As [`Broker::is_reclaimable`].
+    pub fn is_reclaimable(&mut self, config: &Config) -> Result<bool, BrokerError> {
+        self.broker.is_reclaimable(seconds(SystemTime::now()), config.reclaim_age.as_secs_f64())
+    }
+}
+
 /// Opens a database, forgets what is old in it, and sums it up. `known` is what the ledger has of it.
 ///
 /// # Errors
@@ -93,12 +103,6 @@ fn next_turn(dir: &HashDir, interval: Duration, now_secs: u64) -> u64 {
     let phase = u64::from_be_bytes(std::array::from_fn(|at| dir.hash().0[8 + at])) % interval;
     let since = (now_secs + interval - phase) % interval;
     now_secs + interval - since
-}
-
-/// Is it a database's turn, and not only something in it that comes of age?
-pub fn is_turn(config: &Config, dir: &HashDir, looked_for: u64) -> bool {
-    let interval = config.agent.full_check_interval.as_secs().max(1);
-    looked_for == next_turn(dir, config.agent.full_check_interval, looked_for.saturating_sub(interval / 2))
 }
 
 /// Unlinks databases that were never finished.

@@ -168,7 +168,11 @@ impl Walk {
     }
 
     /// Takes the names in a directory, one after the other; says how many there are, none if it is gone or no directory.
-    fn list(&mut self, dir: &Path, mut take: impl FnMut(&mut Walk, OsString)) -> Result<Option<usize>, Problem> {
+    fn list(
+        &mut self,
+        dir: &Path,
+        mut take: impl FnMut(&mut Walk, OsString),
+    ) -> Result<Option<usize>, Problem> {
         let mut count = 0;
         let mut read = || -> io::Result<()> {
             for entry in fs::read_dir(dir)? {

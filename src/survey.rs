@@ -51,7 +51,12 @@ pub struct Survey<'a> {
 
 impl<'a> Survey<'a> {
     /// Begins. What is gone is noted with the recorder on the way.
-    pub fn new(walk: Walk, ledger: &'a Ledger, mine: &'a PartitionSet, recorder: &'a Recorder<'a>) -> Survey<'a> {
+    pub fn new(
+        walk: Walk,
+        ledger: &'a Ledger,
+        mine: &'a PartitionSet,
+        recorder: &'a Recorder<'a>,
+    ) -> Survey<'a> {
         let shift = ledger.terms().part_shift;
         let remembered = Remembered::new(ledger, Key::first_of(walk.from(), shift));
         Survey { walk, ledger, shift, mine, remembered, recorder, began: SystemTime::now() }

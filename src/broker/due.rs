@@ -20,7 +20,8 @@ impl Broker {
         self.db.read(|conn, schema| {
             let mut due = Due { earliest: None };
             due.at(earliest(conn, "SELECT MIN(created_at) FROM object WHERE deleted = 1")?, reclaim_age_secs);
-            let deleted = "SELECT delete_timestamp FROM container_stat WHERE delete_timestamp > put_timestamp";
+            let deleted =
+                "SELECT delete_timestamp FROM container_stat WHERE delete_timestamp > put_timestamp";
             due.at(earliest(conn, deleted)?, reclaim_age_secs);
             for item in metadata(conn, schema)?.0.iter().filter(|item| item.value.is_empty()) {
                 due.at(start_of(item.stamp.as_str()), reclaim_age_secs);

@@ -44,11 +44,15 @@ impl FromIterator<Partition> for PartitionSet {
 /// The other primaries of a device's partitions, and the partitions it shares with each. By the ring alone, hence the same
 /// at both ends if they have the same ring; if not, what differs costs a word too many and is settled singly.
 #[derive(Debug, Clone, Default)]
-pub struct Neighbours(BTreeMap<DeviceId, PartitionSet>);
+pub struct Neighbours {
+    own: PartitionSet,
+    shared: BTreeMap<DeviceId, PartitionSet>,
+}
 
 impl Neighbours {
     /// Of a device.
     pub fn of(ring: &Ring, device: DeviceId) -> Neighbours {
+        let mut own = Vec::new();
         let mut shared: BTreeMap<DeviceId, Vec<u32>> = BTreeMap::new();
         for partition in 0..ring.part_shift().partitions() {
             let partition = Partition(partition as u32);
@@ -56,25 +60,31 @@ impl Neighbours {
             if !primaries.contains(&device) {
                 continue;
             }
-            for other in primaries {
-                // A device may hold two replicas of a partition, if there are too few devices.
+            own.push(partition.0);
+            for other in primaries.into_iter().filter(|other| *other != device) {
+                // A device may hold two replicas of a partition, where devices are few.
                 let partitions = shared.entry(other).or_default();
-                if other != device && partitions.last() != Some(&partition.0) {
+                if partitions.last() != Some(&partition.0) {
                     partitions.push(partition.0);
                 }
             }
         }
-        shared.remove(&device);
-        Neighbours(shared.into_iter().map(|(other, partitions)| (other, PartitionSet(partitions))).collect())
+        let shared = shared.into_iter().map(|(other, partitions)| (other, PartitionSet(partitions)));
+        Neighbours { own: PartitionSet(own), shared: shared.collect() }
+    }
+
+    /// Every partition of the device.
+    pub fn own(&self) -> &PartitionSet {
+        &self.own
     }
 
     /// What is shared with another device.
     pub fn shared_with(&self, other: DeviceId) -> Option<&PartitionSet> {
-        self.0.get(&other)
+        self.shared.get(&other)
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (DeviceId, &PartitionSet)> {
-        self.0.iter().map(|(other, shared)| (*other, shared))
+        self.shared.iter().map(|(other, shared)| (*other, shared))
     }
 }
