@@ -102,7 +102,7 @@ impl<'a> Replicator<'a> {
     /// further.
     pub fn replicate(&mut self, found: &Found, tally: &mut Tally) {
         debug!("Replicating db {}", found.dir.dir().display());
-        let mut looked = match self.open(found, None) {
+        let mut looked = match self.open(found, None, tally) {
             Ok(looked) => looked,
             // It was there when the scan came by; somebody removed it. That is no failure.
             Err(BrokerError::Missing) => return,
@@ -129,7 +129,7 @@ impl<'a> Replicator<'a> {
         tally: &mut Tally,
     ) -> Option<Option<Entry>> {
         debug!("Looking into db {}", found.dir.dir().display());
-        let mut looked = match self.open(found, known.clone()) {
+        let mut looked = match self.open(found, known.clone(), tally) {
             Ok(looked) => looked,
             Err(BrokerError::Missing) => return Some(None),
             Err(error) => {
@@ -158,7 +158,7 @@ impl<'a> Replicator<'a> {
         let partition = self.ring.part_shift().partition(&found.dir.hash());
         let peers = targets(self.ring, partition, found.device).into_iter().map(|target| target.id);
         let targets: Vec<DeviceId> = peers.filter(|peer| !entry.agrees_with(*peer)).collect();
-        let mut looked = match self.open(found, Some(entry.clone())) {
+        let mut looked = match self.open(found, Some(entry.clone()), tally) {
             Ok(looked) => looked,
             Err(BrokerError::Missing) => return Settled { targets, entry: Some(None) },
             Err(error) => {
@@ -228,7 +228,8 @@ impl<'a> Replicator<'a> {
     }
 
     /// Opens a database and looks what is in it; not in a dry run, it forgets what is old.
-    fn open(&self, found: &Found, known: Option<Entry>) -> Result<Looked, BrokerError> {
+    fn open(&self, found: &Found, known: Option<Entry>, tally: &mut Tally) -> Result<Looked, BrokerError> {
+        tally.opened += 1;
         let config = &self.node.config;
         if self.dry_run.is_none() {
             return look(config, found.dir, known);
