@@ -1,17 +1,17 @@
-//! The ledger's file: entries read and written, sums kept beside them.
+//! The ledger of one drive: entries read and written, sums kept beside them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::partitions::PartitionSet;
-use super::{Entry, Key, LedgerError, SetDigest, Span, StateDigest, Surveyed, Terms};
+use super::file::LedgerFile;
+use super::rows::Changes;
+use super::{Entry, Key, LedgerError, PAGE_ENTRIES, Surveyed, Terms};
 use crate::drive::Drive;
 use crate::hash_path::Partition;
-use crate::ring::DeviceId;
 
-/// The ledger of one drive.
+/// The ledger of one drive. Threads take turns; so do processes that have the same one open.
 #[derive(Debug)]
 pub struct Ledger {
-    terms: Terms,
+    pub(super) file: LedgerFile,
 }
 
 impl Ledger {
@@ -20,104 +20,55 @@ impl Ledger {
     ///
     /// # Errors
     /// If none can be made: the drive is full, read-only, or not ours to write to.
-    pub fn open(_drive: &Drive, _terms: Terms) -> Result<Ledger, LedgerError> {
-        todo!()
+    pub fn open(drive: &Drive, terms: Terms) -> Result<Ledger, LedgerError> {
+        Ok(Ledger { file: LedgerFile::open(drive, terms)? })
     }
 
     /// What it is kept under.
     pub fn terms(&self) -> Terms {
-        self.terms
+        self.file.terms()
     }
 
     /// The entry of a database.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn entry(&self, _key: Key) -> Result<Option<Entry>, LedgerError> {
-        todo!()
+    pub fn entry(&self, key: Key) -> Result<Option<Entry>, LedgerError> {
+        self.file.look(|rows| rows.entry(key))
     }
 
-    /// The first [`super::PAGE_ENTRIES`] entries from one key to another, both included, in order. Damaged ones are left
-    /// out, and forgotten.
+    /// The first [`PAGE_ENTRIES`] entries from one key to another, both included, in order. Damaged ones are left
+    /// out, and forgotten. After a page with fewer there are no more.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn entries(&self, _first: Key, _last: Key) -> Result<Vec<(Key, Entry)>, LedgerError> {
-        todo!()
+    pub fn entries(&self, first: Key, last: Key) -> Result<Vec<(Key, Entry)>, LedgerError> {
+        self.file.look(|rows| rows.page(first, last, PAGE_ENTRIES))
     }
 
     /// Replaces entries, or forgets them (`None`); sums follow. All of it or nothing.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn update(&self, _changes: &[(Key, Option<Entry>)]) -> Result<(), LedgerError> {
-        todo!()
+    pub fn update(&self, changes: &[(Key, Option<Entry>)]) -> Result<(), LedgerError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.file.change(|rows| {
+            let mut parts = Changes::new(rows);
+            for (key, new) in changes {
+                parts.put(*key, rows.entry(*key)?.as_ref(), new.as_ref())?;
+            }
+            parts.finish()
+        })
     }
 
     /// Puts the sum of a partition right, from its entries. `Ok(false)` if it was right.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn mend_sum(&self, _partition: Partition) -> Result<bool, LedgerError> {
-        todo!()
-    }
-
-    /// Remembers that all databases of a span, of the partitions shared with a device, agreed with it, if their sum is still
-    /// `expected`: entries may have changed since it was compared. Says whether it was.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn agree(
-        &self,
-        _with: DeviceId,
-        _shared: &PartitionSet,
-        _span: Span,
-        _expected: SetDigest,
-    ) -> Result<bool, LedgerError> {
-        todo!()
-    }
-
-    /// Remembers that these databases agreed with a device, those that are still in the state given.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn agree_singly(&self, _with: DeviceId, _which: &[(Key, StateDigest)]) -> Result<(), LedgerError> {
-        todo!()
-    }
-
-    /// Remembers that these databases differ from what a device has.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn disagree(&self, _with: DeviceId, _which: &[Key]) -> Result<(), LedgerError> {
-        todo!()
-    }
-
-    /// Remembers that the device has none of the databases of a span, of the partitions shared with it.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn disagree_span(
-        &self,
-        _with: DeviceId,
-        _shared: &PartitionSet,
-        _span: Span,
-    ) -> Result<(), LedgerError> {
-        todo!()
-    }
-
-    /// The first entries after a key ([`super::PAGE_ENTRIES`] at most) that, as far as we know, some peer does not agree
-    /// with: one of the devices that `peers` names for the partition. Partitions that agree as a whole are passed over
-    /// unread.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn unsettled(
-        &self,
-        _after: Option<Key>,
-        _peers: &dyn Fn(Partition) -> Vec<DeviceId>,
-    ) -> Result<Vec<(Key, Entry)>, LedgerError> {
-        todo!()
+    pub fn mend_sum(&self, partition: Partition) -> Result<bool, LedgerError> {
+        self.file.change(|rows| rows.mend(partition))
     }
 
     /// The last walk over the whole drive.
@@ -125,15 +76,22 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn surveyed(&self) -> Result<Option<Surveyed>, LedgerError> {
-        todo!()
+        let survey = self.file.look(|rows| rows.survey())?;
+        Ok(survey.and_then(|bytes| {
+            let (began, took) = bytes.split_first_chunk::<8>()?;
+            let (began, took) = (u64::from_le_bytes(*began), u64::from_le_bytes(took.try_into().ok()?));
+            let began = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(began))?;
+            Some(Surveyed { began, took: Duration::from_nanos(took) })
+        }))
     }
 
     /// Remembers a walk.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn note_survey(&self, _survey: Surveyed) -> Result<(), LedgerError> {
-        let _ = SystemTime::now();
-        todo!()
+    pub fn note_survey(&self, survey: Surveyed) -> Result<(), LedgerError> {
+        let began = survey.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let nanoseconds = [began, survey.took].map(|time| time.as_nanos().try_into().unwrap_or(u64::MAX));
+        self.file.change(|rows| rows.put_survey(nanoseconds.map(u64::to_le_bytes).concat()))
     }
 }
