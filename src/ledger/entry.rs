@@ -21,6 +21,8 @@ pub struct Entry {
     pub met_row: RowId,
     /// When time alone asks for another look, in seconds since 1970.
     pub due_secs: u64,
+    /// Its peers are to be met singly, whatever the sums say.
+    pub introduce: bool,
     /// What was last agreed with each peer; at most [`AGREEMENTS_LIMIT`], one a device.
     pub agreements: Vec<Agreement>,
 }
@@ -52,9 +54,10 @@ impl Entry {
         self.agreements.iter().find(|agreement| agreement.with == with)
     }
 
-    /// As far as we know, the device's replica is equal to ours.
+    /// As far as we know, the device's replica is equal to ours, and need not be asked.
     pub fn agrees_with(&self, with: DeviceId) -> bool {
-        self.agreement(with).is_some_and(|agreement| agreement.holds && agreement.state == self.state.short())
+        let holds = |agreement: &Agreement| agreement.holds && agreement.state == self.state.short();
+        !self.introduce && self.agreement(with).is_some_and(holds)
     }
 
     /// The device's replica turned out to be equal.
@@ -77,7 +80,7 @@ impl Entry {
     /// As stored under a key. The bytes know their key and whether they are whole.
     pub fn encode(&self, key: Key) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(128);
-        bytes.push(self.seen.is_some().into());
+        bytes.push(u8::from(self.seen.is_some()) | u8::from(self.introduce) << 1);
         bytes.extend(self.seen.unwrap_or_default());
         bytes.extend(self.state.0);
         bytes.extend(self.replica);
@@ -102,7 +105,7 @@ impl Entry {
         }
         let (head, rest) = body.split_first_chunk::<HEAD_BYTES>()?;
         let mut fields = Fields(head);
-        let seen = (fields.take::<1>()? == [1], fields.take()?);
+        let ([flags], seen) = (fields.take::<1>()?, fields.take()?);
         let (state, replica) = (StateDigest(fields.take()?), fields.take()?);
         let [max_row, met_row, due] = [fields.number()?, fields.number()?, fields.number()?];
         let agreements = rest.chunks(AGREEMENT_BYTES).map(|bytes| {
@@ -115,12 +118,13 @@ impl Entry {
             })
         });
         Some(Entry {
-            seen: seen.0.then_some(seen.1),
+            seen: (flags & 1 != 0).then_some(seen),
             state,
             replica,
             max_row: RowId(max_row),
             met_row: RowId(met_row),
             due_secs: due as u64,
+            introduce: flags & 2 != 0,
             agreements: agreements.collect::<Option<_>>()?,
         })
     }

@@ -14,7 +14,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::{info, warn};
@@ -82,6 +82,24 @@ impl LedgerFile {
         self.terms
     }
 
+    /// Is it on this drive, and the drive mounted as it was when the ledger was opened?
+    pub fn is_of(&self, drive: &Drive) -> bool {
+        drive.root() == self.root && drive.still_mounted().is_ok() && self.is_mounted()
+    }
+
+    fn is_mounted(&self) -> bool {
+        fs::metadata(&self.root).is_ok_and(|root| root.dev() == self.file_system)
+    }
+
+    /// Closes the connection until there is work again.
+    pub fn rest(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads. All of it sees one moment.
     pub fn look<T>(&self, work: impl Fn(&Rows<'_>) -> Result<T, Fault>) -> Result<T, LedgerError> {
         self.transact(TransactionBehavior::Deferred, work)
@@ -97,7 +115,7 @@ impl LedgerFile {
         behavior: TransactionBehavior,
         work: impl Fn(&Rows<'_>) -> Result<T, Fault>,
     ) -> Result<T, LedgerError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.lock();
         let (mut begun, mut opened, mut mended) = (0, 0, 0);
         let mut unsound = None;
         loop {
@@ -175,7 +193,7 @@ impl LedgerFile {
     /// A connection with every setting made that does not touch the file.
     fn connect(&self) -> Result<Open, Fault> {
         let failed = |e: io::Error| Fault::Failed(e.to_string());
-        if fs::metadata(&self.root).map_err(failed)?.dev() != self.file_system {
+        if !self.is_mounted() {
             return Err(Fault::Failed("the drive is not mounted any more".to_owned()));
         }
         match DirBuilder::new().mode(0o755).create(self.root.join("agent")) {
@@ -236,7 +254,8 @@ impl LedgerFile {
 
     /// A ledger that we can go on with; `false` if there is nothing in the file yet.
     fn is_ours(&self, conn: &Connection) -> Result<bool, Fault> {
-        let number = |pragma: &str| conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
+        let number =
+            |pragma: &str| conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
         let marks = (number("application_id")?, number("user_version")?);
         let mut tables = Vec::new();
         let mut select = conn.prepare("SELECT sql FROM sqlite_schema ORDER BY name LIMIT 100")?;

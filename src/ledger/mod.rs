@@ -21,6 +21,7 @@ mod file;
 mod key;
 mod part;
 mod partitions;
+mod recorder;
 mod rows;
 mod settle;
 mod store;
@@ -36,6 +37,7 @@ pub use digest::{SetDigest, ShortDigest, StateDigest};
 pub use entry::{AGREEMENTS_LIMIT, Agreement, Entry};
 pub use key::{Key, Span};
 pub use partitions::{Neighbours, PartitionSet};
+pub use recorder::Recorder;
 pub use store::Ledger;
 
 use crate::hash_path::PartShift;

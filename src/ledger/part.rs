@@ -28,9 +28,9 @@ impl Part {
             let Some(entry) = entry else { continue };
             let one = SetDigest::of(key, entry.state);
             shift(&mut self.sum, one, comes);
-            for agreement in &entry.agreements {
-                if agreement.holds && agreement.state == entry.state.short() {
-                    self.shift_agreed(agreement.with, one, comes);
+            for with in entry.agreements.iter().map(|agreement| agreement.with) {
+                if entry.agrees_with(with) {
+                    self.shift_agreed(with, one, comes);
                 }
             }
         }

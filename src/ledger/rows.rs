@@ -177,7 +177,8 @@ impl<'a> Rows<'a> {
     /// A record of another kind: one of a table of at most one row.
     pub fn survey(&self) -> Result<Option<Vec<u8>>, Fault> {
         let select = self.conn.prepare_cached("SELECT body FROM survey WHERE number = 0");
-        let body = select?.query_row([], |row| Ok(blob(row, 0).map(<[u8]>::to_vec))).optional()?.transpose()?;
+        let body =
+            select?.query_row([], |row| Ok(blob(row, 0).map(<[u8]>::to_vec))).optional()?.transpose()?;
         let Some(body) = body else { return Ok(None) };
         match body.split_last_chunk::<8>() {
             Some((survey, sum)) if *sum == check(SURVEY, survey) => Ok(Some(survey.to_vec())),

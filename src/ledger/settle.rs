@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use super::file::Fault;
 use super::part::Part;
 use super::rows::{Changes, Rows, after, enough};
-use super::file::Fault;
 use super::store::Ledger;
 use super::{Entry, Key, LedgerError, PAGE_ENTRIES, PartitionSet, SetDigest, Span, StateDigest};
 use crate::hash_path::Partition;
@@ -29,14 +29,13 @@ impl Ledger {
         }
         // In several transactions, so that others come in between: when the whole has the sum that was compared, so has
         // each of its parts, and a part that changes afterwards is passed by.
+        let mut next = Some(span.first().partition(self.terms().part_shift));
         loop {
-            let (sum, lacking) = self.file.look(|rows| lacking(rows, with, shared, span))?;
-            if sum != expected {
-                return Ok(false);
-            }
-            if lacking.is_empty() {
-                return Ok(true);
-            }
+            let (sum, lacking) = self.file.look(|rows| lacking(rows, with, shared, span, next))?;
+            let Some((last, _)) = lacking.last().filter(|_| sum == expected) else {
+                return Ok(sum == expected);
+            };
+            next = last.0.checked_add(1).map(Partition);
             self.file.change(|rows| {
                 lacking.iter().try_for_each(|(partition, sum)| agree_partition(rows, with, *partition, *sum))
             })?;
@@ -58,7 +57,7 @@ impl Ledger {
             let (mut sum, mut known) = (SetDigest::EMPTY, true);
             rows.each_entry(span.first(), span.last(), |key, entry| {
                 sum.add(key, entry.state);
-                known &= entry.agrees_with(with);
+                known &= was_agreed(&entry, with);
                 ControlFlow::Continue(())
             })?;
             Ok((sum, known))
@@ -77,7 +76,7 @@ impl Ledger {
             }
             let mut changes = Changes::new(rows);
             each_paged(rows, span.first(), span.last(), |key, entry| {
-                if entry.agrees_with(with) {
+                if was_agreed(&entry, with) {
                     return Ok(());
                 }
                 let mut agreed = entry.clone();
@@ -190,7 +189,10 @@ impl Ledger {
                 while let Some(first) = from {
                     let page = self.entries(first, last)?;
                     from = next_page(&page, last);
-                    found.extend(page.into_iter().filter(|(_, entry)| !peers.iter().all(|peer| entry.agrees_with(*peer))));
+                    found.extend(
+                        page.into_iter()
+                            .filter(|(_, entry)| !peers.iter().all(|peer| entry.agrees_with(*peer))),
+                    );
                     if found.len() >= PAGE_ENTRIES {
                         found.truncate(PAGE_ENTRIES);
                         return Ok(found);
@@ -204,20 +206,22 @@ impl Ledger {
     }
 }
 
-/// The sum over a span of whole partitions; and the first of them that do not agree as a whole with a device, with
-/// their sums.
+/// The sum over a span of whole partitions; and the first of them from one on that do not agree as a whole with a
+/// device, with their sums.
 fn lacking(
     rows: &Rows<'_>,
     with: DeviceId,
     shared: &PartitionSet,
     span: Span,
+    from: Option<Partition>,
 ) -> Result<(SetDigest, Vec<(Partition, SetDigest)>), Fault> {
     let (first, last) = rows.partitions_of(span);
     let (mut sum, mut lacking, mut entries) = (SetDigest::EMPTY, Vec::new(), 0);
     rows.each_part(first, last, |partition, part| {
         if shared.contains(partition) {
             sum += part.sum;
-            if !part.agrees_with(with) && lacking.len() < SETTLED_AT_ONCE && entries < ENTRIES_AT_ONCE {
+            let is_next = from.is_some_and(|from| from <= partition) && !part.agrees_with(with);
+            if is_next && lacking.len() < SETTLED_AT_ONCE && entries < ENTRIES_AT_ONCE {
                 lacking.push((partition, part.sum));
                 entries = part.sum.count().saturating_add(entries);
             }
@@ -229,14 +233,20 @@ fn lacking(
 
 /// All of a partition agreed with a device when its sum was this; nothing follows if it has another by now. As every
 /// entry is read, the sums are made anew from them: a wrong one is found, and a wrong agreement goes.
-fn agree_partition(rows: &Rows<'_>, with: DeviceId, partition: Partition, sum: SetDigest) -> Result<(), Fault> {
-    if rows.part(partition)?.sum != sum {
+fn agree_partition(
+    rows: &Rows<'_>,
+    with: DeviceId,
+    partition: Partition,
+    sum: SetDigest,
+) -> Result<(), Fault> {
+    let old = rows.part(partition)?;
+    if old.sum != sum {
         return Ok(());
     }
     let mut part = Part::default();
     let (first, last) = (Key::first_of(partition, rows.shift), Key::last_of(partition, rows.shift));
     each_paged(rows, first, last, |key, mut entry| {
-        if !entry.agrees_with(with) {
+        if !was_agreed(&entry, with) {
             entry.agree(with);
             rows.put_entry(key, Some(&entry))?;
         }
@@ -246,7 +256,13 @@ fn agree_partition(rows: &Rows<'_>, with: DeviceId, partition: Partition, sum: S
     if part.sum != sum {
         return Err(Fault::Unsound(partition));
     }
-    rows.put_part(partition, &part)
+    if old == part { Ok(()) } else { rows.put_part(partition, &part) }
+}
+
+/// There is nothing to remember. Not the same as [`Entry::agrees_with`]: a database that is to be introduced to its peers
+/// agrees with none until it is.
+fn was_agreed(entry: &Entry, with: DeviceId) -> bool {
+    entry.agreement(with).is_some_and(|agreement| agreement.holds && agreement.state == entry.state.short())
 }
 
 fn differ(changes: &mut Changes<'_>, with: DeviceId, key: Key, entry: &Entry) -> Result<(), Fault> {

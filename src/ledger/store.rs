@@ -1,5 +1,6 @@
 //! The ledger of one drive: entries read and written, sums kept beside them.
 
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use super::file::LedgerFile;
@@ -12,6 +13,7 @@ use crate::hash_path::Partition;
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) file: LedgerFile,
+    walking: Mutex<()>,
 }
 
 impl Ledger {
@@ -21,12 +23,27 @@ impl Ledger {
     /// # Errors
     /// If none can be made: the drive is full, read-only, or not ours to write to.
     pub fn open(drive: &Drive, terms: Terms) -> Result<Ledger, LedgerError> {
-        Ok(Ledger { file: LedgerFile::open(drive, terms)? })
+        Ok(Ledger { file: LedgerFile::open(drive, terms)?, walking: Mutex::default() })
     }
 
     /// What it is kept under.
     pub fn terms(&self) -> Terms {
         self.file.terms()
+    }
+
+    /// Is it the ledger of this drive, as it is mounted now?
+    pub fn is_of(&self, drive: &Drive) -> bool {
+        self.file.is_of(drive)
+    }
+
+    /// Closes the file until it is used again: one that is open keeps its drive from being unmounted.
+    pub fn rest(&self) {
+        self.file.rest();
+    }
+
+    /// Held by who walks the drive, so that two do not at a time.
+    pub fn walking(&self) -> &Mutex<()> {
+        &self.walking
     }
 
     /// The entry of a database.

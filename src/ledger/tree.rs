@@ -25,11 +25,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn branches(
-        &self,
-        shared: &PartitionSet,
-        span: Span,
-    ) -> Result<Vec<(Span, SetDigest)>, LedgerError> {
+    pub fn branches(&self, shared: &PartitionSet, span: Span) -> Result<Vec<(Span, SetDigest)>, LedgerError> {
         let branches = span.branches();
         let Some(branch) = branches.first() else { return Ok(vec![]) };
         self.file.look(|rows| {
