@@ -115,7 +115,8 @@ impl SetDigest {
     /// What it takes when stored.
     pub const BYTES: usize = 24;
 
-    fn of(key: Key, state: StateDigest) -> SetDigest {
+    /// Of one database.
+    pub fn of(key: Key, state: StateDigest) -> SetDigest {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&key.0.to_le_bytes());
         hasher.update(&state.0);

@@ -145,7 +145,8 @@ impl Fields<'_> {
     }
 }
 
-fn check(key: Key, bytes: &[u8]) -> [u8; 8] {
+/// The checksum of what is stored under a key.
+pub(super) fn check(key: Key, bytes: &[u8]) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&key.0.to_le_bytes());
     hasher.update(bytes);

@@ -12,15 +12,21 @@
 //!
 //! Three things are in it. An [`Entry`] for each database that is where it belongs, by [`Key`], in the order of the
 //! walk. For each partition the sum of its entries ([`SetDigest`]), so that the sum over any set of partitions is a few
-//! additions; and with it, for each peer, the sum at which all of it was agreed, so that what agrees is skipped. And when
-//! the drive was last walked as a whole.
+//! additions; and with it, for each peer, the sum of those entries that agree with the peer: the same sum if all do, so
+//! that what agrees is skipped. And when the drive was last walked as a whole.
 
 mod digest;
 mod entry;
+mod file;
 mod key;
+mod part;
 mod partitions;
 mod recorder;
+mod rows;
+mod settle;
 mod store;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::fmt;

@@ -1,18 +1,18 @@
-//! The ledger's file: entries read and written, sums kept beside them.
+//! The ledger of one drive: entries read and written, sums kept beside them.
 
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::partitions::PartitionSet;
-use super::{Entry, Key, LedgerError, SetDigest, Span, StateDigest, Surveyed, Terms};
+use super::file::LedgerFile;
+use super::rows::Changes;
+use super::{Entry, Key, LedgerError, PAGE_ENTRIES, Surveyed, Terms};
 use crate::drive::Drive;
 use crate::hash_path::Partition;
-use crate::ring::DeviceId;
 
-/// The ledger of one drive.
+/// The ledger of one drive. Threads take turns; so do processes that have the same one open.
 #[derive(Debug)]
 pub struct Ledger {
-    terms: Terms,
+    pub(super) file: LedgerFile,
     walking: Mutex<()>,
 }
 
@@ -22,18 +22,23 @@ impl Ledger {
     ///
     /// # Errors
     /// If none can be made: the drive is full, read-only, or not ours to write to.
-    pub fn open(_drive: &Drive, _terms: Terms) -> Result<Ledger, LedgerError> {
-        todo!()
+    pub fn open(drive: &Drive, terms: Terms) -> Result<Ledger, LedgerError> {
+        Ok(Ledger { file: LedgerFile::open(drive, terms)?, walking: Mutex::default() })
     }
 
     /// What it is kept under.
     pub fn terms(&self) -> Terms {
-        self.terms
+        self.file.terms()
     }
 
     /// Is it the ledger of this drive, as it is mounted now?
-    pub fn is_of(&self, _drive: &Drive) -> bool {
-        todo!()
+    pub fn is_of(&self, drive: &Drive) -> bool {
+        self.file.is_of(drive)
+    }
+
+    /// Closes the file until it is used again: one that is open keeps its drive from being unmounted.
+    pub fn rest(&self) {
+        self.file.rest();
     }
 
     /// Held by who walks the drive, so that two do not at a time.
@@ -45,91 +50,42 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn entry(&self, _key: Key) -> Result<Option<Entry>, LedgerError> {
-        todo!()
+    pub fn entry(&self, key: Key) -> Result<Option<Entry>, LedgerError> {
+        self.file.look(|rows| rows.entry(key))
     }
 
-    /// The first [`super::PAGE_ENTRIES`] entries from one key to another, both included, in order. Damaged ones are left
-    /// out, and forgotten.
+    /// The first [`PAGE_ENTRIES`] entries from one key to another, both included, in order. Damaged ones are left
+    /// out, and forgotten. After a page with fewer there are no more.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn entries(&self, _first: Key, _last: Key) -> Result<Vec<(Key, Entry)>, LedgerError> {
-        todo!()
+    pub fn entries(&self, first: Key, last: Key) -> Result<Vec<(Key, Entry)>, LedgerError> {
+        self.file.look(|rows| rows.page(first, last, PAGE_ENTRIES))
     }
 
     /// Replaces entries, or forgets them (`None`); sums follow. All of it or nothing.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn update(&self, _changes: &[(Key, Option<Entry>)]) -> Result<(), LedgerError> {
-        todo!()
+    pub fn update(&self, changes: &[(Key, Option<Entry>)]) -> Result<(), LedgerError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.file.change(|rows| {
+            let mut parts = Changes::new(rows);
+            for (key, new) in changes {
+                parts.put(*key, rows.entry(*key)?.as_ref(), new.as_ref())?;
+            }
+            parts.finish()
+        })
     }
 
     /// Puts the sum of a partition right, from its entries. `Ok(false)` if it was right.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn mend_sum(&self, _partition: Partition) -> Result<bool, LedgerError> {
-        todo!()
-    }
-
-    /// Remembers that all databases of a span, of the partitions shared with a device, agreed with it, if their sum is still
-    /// `expected`: entries may have changed since it was compared. Says whether it was.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn agree(
-        &self,
-        _with: DeviceId,
-        _shared: &PartitionSet,
-        _span: Span,
-        _expected: SetDigest,
-    ) -> Result<bool, LedgerError> {
-        todo!()
-    }
-
-    /// Remembers that these databases agreed with a device, those that are still in the state given.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn agree_singly(&self, _with: DeviceId, _which: &[(Key, StateDigest)]) -> Result<(), LedgerError> {
-        todo!()
-    }
-
-    /// Remembers that these databases differ from what a device has.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn disagree(&self, _with: DeviceId, _which: &[Key]) -> Result<(), LedgerError> {
-        todo!()
-    }
-
-    /// Remembers that the device has none of the databases of a span, of the partitions shared with it.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn disagree_span(
-        &self,
-        _with: DeviceId,
-        _shared: &PartitionSet,
-        _span: Span,
-    ) -> Result<(), LedgerError> {
-        todo!()
-    }
-
-    /// The first entries after a key ([`super::PAGE_ENTRIES`] at most) that, as far as we know, some peer does not agree
-    /// with: one of the devices that `peers` names for the partition. Partitions that agree as a whole are passed over
-    /// unread.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub fn unsettled(
-        &self,
-        _after: Option<Key>,
-        _peers: &dyn Fn(Partition) -> Vec<DeviceId>,
-    ) -> Result<Vec<(Key, Entry)>, LedgerError> {
-        todo!()
+    pub fn mend_sum(&self, partition: Partition) -> Result<bool, LedgerError> {
+        self.file.change(|rows| rows.mend(partition))
     }
 
     /// The last walk over the whole drive.
@@ -137,15 +93,22 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn surveyed(&self) -> Result<Option<Surveyed>, LedgerError> {
-        todo!()
+        let survey = self.file.look(|rows| rows.survey())?;
+        Ok(survey.and_then(|bytes| {
+            let (began, took) = bytes.split_first_chunk::<8>()?;
+            let (began, took) = (u64::from_le_bytes(*began), u64::from_le_bytes(took.try_into().ok()?));
+            let began = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(began))?;
+            Some(Surveyed { began, took: Duration::from_nanos(took) })
+        }))
     }
 
     /// Remembers a walk.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn note_survey(&self, _survey: Surveyed) -> Result<(), LedgerError> {
-        let _ = SystemTime::now();
-        todo!()
+    pub fn note_survey(&self, survey: Surveyed) -> Result<(), LedgerError> {
+        let began = survey.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let nanoseconds = [began, survey.took].map(|time| time.as_nanos().try_into().unwrap_or(u64::MAX));
+        self.file.change(|rows| rows.put_survey(nanoseconds.map(u64::to_le_bytes).concat()))
     }
 }
