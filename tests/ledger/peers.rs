@@ -38,11 +38,18 @@ fn a_lie_in_a_ledger_lasts_until_the_full_look() {
 /// Writes into a ledger that a database was seen as it looks now, and found as it was before.
 fn swear(ledger: &std::path::Path, home: &swiftlet::drive::HashDir, seen: [u8; 16]) {
     use swiftlet::drive::{DeviceName, Drive};
+    use std::time::Duration;
+
+    use swiftlet::hash_path::PartShift;
     use swiftlet::ledger::{Entry, Key, Ledger, Terms};
     let device = ledger.ancestors().nth(2).expect("a device");
     let name = DeviceName::new(device.file_name().expect("a name").to_string_lossy()).expect("a name");
     let drive = Drive::open(device.parent().expect("devices"), &name, false).expect("there");
-    let terms: Terms = Ledger::terms_of(&drive).expect("it has some");
+    let terms = Terms {
+        part_shift: PartShift::new(32 - super::cluster::PART_POWER).expect("a shift"),
+        reclaim_age: Duration::from_secs(604_800),
+        full_check_interval: Duration::from_secs(8),
+    };
     let ledger = Ledger::open(&drive, terms).expect("opened");
     let key = Key::new(home.hash(), terms.part_shift);
     let entry = ledger.entry(key).expect("read").expect("there");
