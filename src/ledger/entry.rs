@@ -157,3 +157,130 @@ pub(super) fn check(key: Key, bytes: &[u8]) -> [u8; 8] {
 pub const AGREEMENTS_LIMIT: usize = 8;
 const HEAD_BYTES: usize = 1 + 16 + 16 + 8 + 3 * 8;
 const AGREEMENT_BYTES: usize = 4 + 8 + 8 + 1;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn agreements() -> impl Strategy<Value = Vec<Agreement>> {
+        let agreement = (any::<u32>(), any::<[u8; 8]>(), any::<i64>(), any::<bool>()).prop_map(
+            |(with, state, row, holds)| Agreement {
+                with: DeviceId(with),
+                state: ShortDigest(state),
+                row: RowId(row),
+                holds,
+            },
+        );
+        prop::collection::vec(agreement, 0..=AGREEMENTS_LIMIT)
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let head = (any::<Option<[u8; 16]>>(), any::<[u8; 16]>(), any::<[u8; 8]>(), any::<bool>());
+        (head, any::<(i64, i64, u64)>(), agreements()).prop_map(
+            |((seen, state, replica, introduce), (max_row, met_row, due_secs), agreements)| Entry {
+                seen,
+                state: StateDigest(state),
+                replica,
+                max_row: RowId(max_row),
+                met_row: RowId(met_row),
+                due_secs,
+                introduce,
+                agreements,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_comes_back_whole_or_not_at_all(
+            entry in entries(), key in any::<u128>(), at in any::<prop::sample::Index>(), bit in 0..8, more in any::<u8>(),
+        ) {
+            let key = Key(key);
+            let bytes = entry.encode(key);
+            prop_assert_eq!(Entry::decode(key, &bytes), Some(entry));
+            prop_assert_eq!(Entry::decode(Key(key.0 ^ 1 << at.index(128)), &bytes), None);
+            let mut flipped = bytes.clone();
+            flipped[at.index(bytes.len())] ^= 1_u8 << bit;
+            prop_assert_eq!(Entry::decode(key, &flipped), None);
+            prop_assert_eq!(Entry::decode(key, &bytes[..at.index(bytes.len())]), None);
+            prop_assert_eq!(Entry::decode(key, &bytes[at.index(bytes.len() - 1) + 1..]), None);
+            let mut longer = bytes;
+            longer.push(more);
+            prop_assert_eq!(Entry::decode(key, &longer), None);
+        }
+
+        /// The checksum can be right though nothing else is: who writes it need not be us.
+        #[test]
+        fn nothing_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), key in any::<u128>()) {
+            let mut sealed = bytes.clone();
+            sealed.extend(check(Key(key), &bytes));
+            for bytes in [bytes, sealed] {
+                if let Some(entry) = Entry::decode(Key(key), &bytes) {
+                    prop_assert_eq!(Entry::decode(Key(key), &entry.encode(Key(key))), Some(entry));
+                }
+            }
+        }
+    }
+
+    fn entry(state: u8, row: i64) -> Entry {
+        Entry {
+            seen: None,
+            state: StateDigest([state; 16]),
+            replica: [0; 8],
+            max_row: RowId(row),
+            met_row: RowId::NONE,
+            due_secs: 0,
+            introduce: false,
+            agreements: vec![],
+        }
+    }
+
+    #[test]
+    fn it_agrees_while_neither_side_changes() {
+        let (with, other) = (DeviceId(1), DeviceId(2));
+        let mut entry = entry(1, 10);
+        assert!(!entry.agrees_with(with));
+        entry.disagree(with);
+        assert_eq!(entry.agreements, []);
+        entry.agree(with);
+        assert!(entry.agrees_with(with) && !entry.agrees_with(other));
+        entry.state = StateDigest([2; 16]);
+        assert!(!entry.agrees_with(with));
+        entry.state = StateDigest([1; 16]);
+        assert!(entry.agrees_with(with));
+        entry.disagree(other);
+        assert!(entry.agrees_with(with));
+        entry.disagree(with);
+        assert!(!entry.agrees_with(with));
+        // Where it was is still known.
+        assert_eq!(entry.agreement(with).map(|known| (known.row, known.holds)), Some((RowId(10), false)));
+        entry.max_row = RowId(12);
+        entry.agree(with);
+        assert_eq!(entry.agreements.len(), 1);
+        assert_eq!(entry.agreement(with).map(|known| (known.row, known.holds)), Some((RowId(12), true)));
+        entry.introduce = true;
+        assert!(!entry.agrees_with(with));
+    }
+
+    #[test]
+    fn the_peer_met_longest_ago_makes_room() {
+        let mut entry = entry(1, 10);
+        let devices = |range: std::ops::Range<u32>| range.map(DeviceId).collect::<Vec<_>>();
+        let with = |entry: &Entry| entry.agreements.iter().map(|known| known.with).collect::<Vec<_>>();
+        devices(0..8).into_iter().for_each(|device| entry.agree(device));
+        assert_eq!(with(&entry), devices(0..8));
+        entry.agree(DeviceId(0));
+        entry.agree(DeviceId(8));
+        assert_eq!(with(&entry), [devices(2..8), vec![DeviceId(0), DeviceId(8)]].concat());
+        assert!(!entry.agrees_with(DeviceId(1)));
+    }
+
+    #[test]
+    fn a_replica_is_told_by_its_id() {
+        let of = |id: &str| Entry::replica_of(&ReplicaId::new(id).unwrap());
+        assert_eq!(of("one"), of("one"));
+        assert_ne!(of("one"), of("two"));
+    }
+}

@@ -88,3 +88,83 @@ fn shift(sum: &mut SetDigest, one: SetDigest, comes: bool) {
 }
 
 const AGREED_BYTES: usize = 4 + SetDigest::BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Agreement, StateDigest};
+    use super::*;
+    use crate::replica::RowId;
+
+    fn entry(state: u8, agreed_with: &[u32]) -> Entry {
+        let state = StateDigest([state; 16]);
+        let agreement = |with: &u32| Agreement {
+            with: DeviceId(*with),
+            state: state.short(),
+            row: RowId(1),
+            holds: true,
+        };
+        Entry {
+            seen: None,
+            state,
+            replica: [0; 8],
+            max_row: RowId(1),
+            met_row: RowId(1),
+            due_secs: 0,
+            introduce: false,
+            agreements: agreed_with.iter().map(agreement).collect(),
+        }
+    }
+
+    fn agrees(part: &Part) -> Vec<u32> {
+        (0..5).filter(|device| part.agrees_with(DeviceId(*device))).collect()
+    }
+
+    #[test]
+    fn it_agrees_with_whom_all_its_entries_agree() {
+        let mut part = Part::default();
+        assert_eq!(agrees(&part), [0, 1, 2, 3, 4]);
+        let (one, two) = (entry(1, &[3, 1, 2]), entry(2, &[2, 3]));
+        part.put(Key(1), None, Some(&one));
+        assert_eq!(agrees(&part), [1, 2, 3]);
+        part.put(Key(2), None, Some(&two));
+        assert_eq!(agrees(&part), [2, 3]);
+        let mut changed = two.clone();
+        changed.disagree(DeviceId(2));
+        part.put(Key(2), Some(&two), Some(&changed));
+        assert_eq!(agrees(&part), [3]);
+        let moved = Entry { state: StateDigest([3; 16]), ..changed.clone() };
+        part.put(Key(2), Some(&changed), Some(&moved));
+        assert_eq!(agrees(&part), [0; 0]);
+        let shy = Entry { introduce: true, ..two.clone() };
+        part.put(Key(2), Some(&moved), Some(&shy));
+        assert_eq!(agrees(&part), [0; 0]);
+        part.put(Key(2), Some(&shy), None);
+        assert_eq!(agrees(&part), [1, 2, 3]);
+        part.put(Key(1), Some(&one), None);
+        assert_eq!(part, Part::default());
+    }
+
+    #[test]
+    fn it_comes_back_whole_or_not_at_all() {
+        let mut part = Part::default();
+        for (nth, agreed_with) in [&[][..], &[4], &[4, 2, 0]].into_iter().enumerate() {
+            part.put(Key(nth as u128), None, Some(&entry(nth as u8, agreed_with)));
+            let bytes = part.encode(Partition(5));
+            assert_eq!(Part::decode(Partition(5), &bytes), Some(part.clone()));
+            assert_eq!(Part::decode(Partition(4), &bytes), None);
+            for at in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 4;
+                assert_eq!(Part::decode(Partition(5), &flipped), None);
+                assert_eq!(Part::decode(Partition(5), &bytes[..at]), None);
+            }
+        }
+        // Sealed, but of no whole number of fields.
+        for length in 0..80 {
+            let mut bytes = vec![1; length];
+            bytes.extend(check(Key(5), &bytes));
+            let whole = length >= SetDigest::BYTES && (length - SetDigest::BYTES) % AGREED_BYTES == 0;
+            assert_eq!(Part::decode(Partition(5), &bytes).is_some(), whole);
+        }
+    }
+}

@@ -88,3 +88,59 @@ impl Neighbours {
         self.shared.iter().map(|(other, shared)| (*other, shared))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash_path::PartShift;
+    use crate::ring::Device;
+
+    fn set(numbers: &[u32]) -> PartitionSet {
+        numbers.iter().map(|number| Partition(*number)).collect()
+    }
+
+    #[test]
+    fn partitions_are_kept_in_order_and_once() {
+        let some = set(&[9, 2, 4, 2, 7]);
+        assert_eq!(some, set(&[2, 4, 7, 9]));
+        assert_eq!((some.len(), some.is_empty(), set(&[]).is_empty()), (4, false, true));
+        assert!(some.contains(Partition(4)) && !some.contains(Partition(5)));
+        let within = |first, last| {
+            some.within(Partition(first), Partition(last)).map(|partition| partition.0).collect::<Vec<_>>()
+        };
+        assert_eq!(within(0, u32::MAX), [2, 4, 7, 9]);
+        assert_eq!(within(4, 7), [4, 7]);
+        assert_eq!(within(3, 6), [4]);
+        assert_eq!(within(5, 6), [0; 0]);
+        assert_eq!(within(10, 20), [0; 0]);
+    }
+
+    #[test]
+    fn neighbours_share_what_both_hold() {
+        let device = |id: u32| {
+            serde_json::from_value::<Device>(serde_json::json!({
+                "id": id, "region": 1, "zone": id, "ip": format!("10.0.0.{}", id + 1), "port": 6201, "device": "d",
+            }))
+        };
+        // The third replica of half the partitions only; device 1 holds two replicas of partition 0, and 3 of none.
+        let rows = [&[1, 0, 2, 0][..], &[1, 2, 1, 1], &[0, 1]];
+        let rows = rows.iter().map(|row| row.iter().copied().map(DeviceId).collect()).collect();
+        let devices = (0..4).map(|id| Some(device(id).unwrap())).collect();
+        let ring = Ring::from_rows(PartShift::new(30).unwrap(), devices, rows).unwrap();
+        let shared = |device: u32| {
+            let neighbours = Neighbours::of(&ring, DeviceId(device));
+            let listed: Vec<_> = neighbours.iter().map(|(other, shared)| (other.0, shared.clone())).collect();
+            for (other, shared) in &listed {
+                assert_eq!(neighbours.shared_with(DeviceId(*other)), Some(shared));
+                let mirrored = Neighbours::of(&ring, DeviceId(*other));
+                assert_eq!(mirrored.shared_with(DeviceId(device)), Some(shared));
+            }
+            assert_eq!(neighbours.shared_with(DeviceId(device)), None);
+            (neighbours.own().clone(), listed)
+        };
+        assert_eq!(shared(0), (set(&[0, 1, 3]), vec![(1, set(&[0, 1, 3])), (2, set(&[1]))]));
+        assert_eq!(shared(1), (set(&[0, 1, 2, 3]), vec![(0, set(&[0, 1, 3])), (2, set(&[1, 2]))]));
+        assert_eq!(shared(2), (set(&[1, 2]), vec![(0, set(&[1])), (1, set(&[1, 2]))]));
+        assert_eq!(shared(3), (set(&[]), vec![]));
+    }
+}
