@@ -20,6 +20,7 @@ mod entry;
 mod key;
 mod partitions;
 mod store;
+mod sums;
 mod tree;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use entry::{AGREEMENTS_LIMIT, Agreement, Entry};
 pub use key::{Key, Span};
 pub use partitions::{Neighbours, PartitionSet};
 pub use store::Ledger;
+pub use sums::Sums;
 
 use crate::hash_path::PartShift;
 
