@@ -11,7 +11,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
 use crate::config::Reserve;
 use crate::delta::{self, Geometry, PageDigest};
-use crate::drive::{Drive, HashDir, LiveFile, Staged};
+use crate::drive::{DeviceName, Drive, HashDir, LiveFile, Staged};
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
@@ -112,8 +112,8 @@ impl<'a> Visit<'a> {
         }
         self.broker = Some(broker);
         Ok(match info.agrees_with(theirs) {
-            true => Message::Equal { id: info.id, max_row: info.max_row, point },
-            false => Message::Here { info: Box::new(info), point },
+            true => Message::Equal { id: info.id, max_row: info.max_row, point, agreed: None },
+            false => Message::Here { info: Box::new(info), point, agreed: None },
         })
     }
 
@@ -130,7 +130,7 @@ impl<'a> Visit<'a> {
     /// Does what the receiver's half of the conversation asks for.
     pub fn act<S: Stream>(&mut self, peer: &mut Peer<S>, action: Action) -> Result<Progress, Trouble> {
         match action {
-            Action::Meet(_) | Action::Wait => {}
+            Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::Wait => {}
             Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
             Action::MergeRows(rows) => self.merge_rows(peer, rows)?,
             Action::FinishRows { through, restart, points } => {
@@ -359,11 +359,16 @@ impl<'a> Visit<'a> {
     }
 }
 
+/// The device of this name, if the ring puts it on this node.
+pub fn device_of<'a>(node: &Node, ring: &'a Ring, name: &DeviceName) -> Result<&'a Device, Refusal> {
+    let named = |device: &&Device| device.name == name.as_str() && node.is_ours(device);
+    ring.devices().find(named).ok_or(Refusal::UnknownDevice)
+}
+
 /// Where a database that a sender introduces lies, if it may.
 fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir), Refusal> {
     let (place, theirs) = (&meet.place, &meet.info);
-    let named = |device: &&Device| device.name == place.device.as_str() && node.is_ours(device);
-    let device = ring.devices().find(named).ok_or(Refusal::UnknownDevice)?;
+    let device = device_of(node, ring, &place.device)?;
     if node.config.salt.hash(&theirs.account, Some(&theirs.container), None) != place.hash {
         return Err(Refusal::Failed(
             "the hash is not that of the container's name; do both nodes have the same hash prefix and suffix in \

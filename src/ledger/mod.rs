@@ -25,6 +25,7 @@ mod recorder;
 mod rows;
 mod settle;
 mod store;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -39,6 +40,7 @@ pub use key::{Key, Span};
 pub use partitions::{Neighbours, PartitionSet};
 pub use recorder::Recorder;
 pub use store::Ledger;
+pub use sums::Sums;
 
 use crate::hash_path::PartShift;
 

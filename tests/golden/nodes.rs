@@ -225,7 +225,7 @@ fn follow(stream: TcpStream, id: u32, script: &Script, stop: &Stop) {
         }
         let answer = script.answers.lock().expect("the script").get(&id).cloned();
         let (own_id, max_row) = (meet.info.id.clone(), meet.info.max_row);
-        let holds = Message::Equal { id: own_id, max_row, point: max_row };
+        let holds = Message::Equal { id: own_id, max_row, point: max_row, agreed: None };
         let said = match answer.unwrap_or_else(|| panic!("device {id} has no part in the script")) {
             Answer::Holds => peer.say(&holds),
             Answer::Works(time) => {

@@ -376,8 +376,15 @@ fn half_a_file_leaves_nothing_and_stands_in_nobodys_way() {
     assert!(geometry.window_count() > 1);
     let mut peer = nodes.call(1);
     let place = place(&nodes, 1, &container);
-    peer.say(&Message::Meet(Box::new(Meet { place, info, intent: Intent::Agree, role: Role::Primary })))
-        .unwrap();
+    peer.say(&Message::Meet(Box::new(Meet {
+        place,
+        info,
+        intent: Intent::Agree,
+        role: Role::Primary,
+        asker: None,
+        agreed: None,
+    })))
+    .unwrap();
     assert_eq!(peer.hear().unwrap(), Message::Missing);
     let (file_bytes, page_bytes) = (geometry.file_bytes(), geometry.page_bytes());
     let shape = Shape { file_bytes, page_bytes, window_bytes: delta::DEFAULT_WINDOW_BYTES };
@@ -437,10 +444,17 @@ fn equal_shard_ranges_are_not_told() {
     let mine = swiftlet::replica::ReplicaInfo { shard_max_row: RowId(5), ranges_digest: [7; 16], ..info };
     let tells = |digest: [u8; 16]| {
         let place = place(&nodes, 1, &container);
-        let meet = Meet { place, info: mine.clone(), intent: Intent::Agree, role: Role::Primary };
+        let meet = Meet {
+            place,
+            info: mine.clone(),
+            intent: Intent::Agree,
+            role: Role::Primary,
+            asker: None,
+            agreed: None,
+        };
         let (sender, _) = Sender::start(meet, Known::default(), Limits { max_batches: 1 });
         let theirs = swiftlet::replica::ReplicaInfo { ranges_digest: digest, ..mine.clone() };
-        let heard = sender.hear(Message::Here { info: Box::new(theirs), point: RowId::NONE });
+        let heard = sender.hear(Message::Here { info: Box::new(theirs), point: RowId::NONE, agreed: None });
         heard.unwrap().1.contains(&Action::TellRanges)
     };
     assert!(!tells([7; 16]));
@@ -477,8 +491,14 @@ fn hostile_names_reach_no_file() {
     ];
     let mut peer = nodes.call(1);
     for place in lies {
-        let meet =
-            Meet { place: place.clone(), info: info.clone(), intent: Intent::Agree, role: Role::Primary };
+        let meet = Meet {
+            place: place.clone(),
+            info: info.clone(),
+            intent: Intent::Agree,
+            role: Role::Primary,
+            asker: None,
+            agreed: None,
+        };
         peer.say(&Message::Meet(Box::new(meet))).unwrap();
         let answer = peer.hear().unwrap();
         assert!(matches!(answer, Message::Refused(_)), "{place:?}: {answer:?}");
@@ -486,7 +506,14 @@ fn hostile_names_reach_no_file() {
         assert_eq!(answer == Message::Refused(Refusal::UnknownDevice), unknown, "{place:?}");
     }
     // What our own types cannot hold, in the bytes of a message that is otherwise right.
-    let meet = Meet { place: right, info: info.clone(), intent: Intent::Agree, role: Role::Primary };
+    let meet = Meet {
+        place: right,
+        info: info.clone(),
+        intent: Intent::Agree,
+        role: Role::Primary,
+        asker: None,
+        agreed: None,
+    };
     let frame = wire::encode(&Message::Meet(Box::new(meet)));
     let id = info.id.as_str();
     let hostile = [("d1", "..".to_owned()), ("d1", "/x".to_owned()), ("d1", "d\0".to_owned())];

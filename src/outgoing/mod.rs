@@ -1,4 +1,6 @@
-//! Call a peer; drive a [`Sender`] with a database of ours.
+//! Call a peer; drive a [`Sender`] with a database of ours, or ([`compare`]) ask which of them it would be worth while with.
+
+mod compare;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,6 +22,8 @@ use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
 use crate::strategy::Choice;
 use crate::timestamp::{Stamp, Timestamp};
+
+pub use compare::{CompareError, Compared, Pair, compare};
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
 #[derive(Debug)]
@@ -143,7 +147,7 @@ impl Subject<'_> {
         role: Role,
     ) -> Result<Exchanged, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place, info: self.info.clone(), intent, role };
+        let meet = Meet { place, info: self.info.clone(), intent, role, asker: None, agreed: None };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
         if self.proven {
             sender = sender.proven();
@@ -221,7 +225,14 @@ impl Subject<'_> {
         role: Role,
     ) -> Result<Forecast, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place: place.clone(), info: self.info.clone(), intent: Intent::Look, role };
+        let meet = Meet {
+            place: place.clone(),
+            info: self.info.clone(),
+            intent: Intent::Look,
+            role,
+            asker: None,
+            agreed: None,
+        };
         let (sender, _) = Sender::start(meet, self.known()?, limits);
         Ok(match look(peer, place, self.info, role)? {
             Seen::Missing => Forecast::Missing,
@@ -341,15 +352,15 @@ pub fn look<S: Stream>(
     mine: &ReplicaInfo,
     role: Role,
 ) -> Result<Seen, PeerError> {
-    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role };
+    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role, asker: None, agreed: None };
     peer.say(&Message::Meet(Box::new(meet)))?;
     loop {
         return Ok(match peer.hear()? {
             Message::Working => continue,
             Message::Missing => Seen::Missing,
             Message::Refused(refusal) => Seen::Refused(refusal),
-            Message::Here { info, point } => Seen::Here { info, point },
-            Message::Equal { id, max_row, point } => {
+            Message::Here { info, point, .. } => Seen::Here { info, point },
+            Message::Equal { id, max_row, point, .. } => {
                 let info = Box::new(ReplicaInfo { id, max_row, ..mine.clone() });
                 Seen::Here { info, point }
             }
