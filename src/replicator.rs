@@ -20,7 +20,7 @@ use crate::incoming::quarantine;
 use crate::ledger::{Entry, Ledger, PartitionSet};
 use crate::look::{Looked, look, seconds, sum_up};
 use crate::node::Node;
-use crate::outgoing::{self, Compared, ExchangeError, Exchanged, Forecast, Subject};
+use crate::outgoing::{self, Compared, ExchangeError, Exchanged, Forecast, Pair, Subject};
 use crate::peer::{Peer, PeerError};
 use crate::protocol::message::{Agreed, Intent, Place, Refusal, Role};
 use crate::protocol::sender::Outcome;
@@ -200,10 +200,9 @@ impl<'a> Replicator<'a> {
         tally: &mut Tally,
     ) -> Comparison {
         let Some((whom, device, address)) = self.way_to(target) else { return Comparison::Failed };
-        let asked = self.talk(&address, tally, |peer| {
-            let asked = outgoing::compare(peer, ledger, shared, ours, target.id, device.clone());
-            asked.map_err(ExchangeError::from)
-        });
+        let part_shift = self.ring.part_shift();
+        let pair = Pair { ours, theirs: target.id, device, part_shift, shared };
+        let asked = self.talk(&address, tally, |peer| Ok(outgoing::compare(peer, ledger, &pair)?));
         match asked {
             None => Comparison::Failed,
             Some(Err(error)) => {
@@ -223,7 +222,10 @@ impl<'a> Replicator<'a> {
                 error!("ERROR syncing with {whom}: it refused, {refusal}");
                 Comparison::Failed
             }
-            Some(Ok(Compared::Made)) => Comparison::Made,
+            Some(Ok(Compared::Told { alike, differing })) => {
+                debug!("{whom} has {alike} databases as they are here, {differing} otherwise");
+                Comparison::Made
+            }
         }
     }
 
@@ -446,7 +448,7 @@ impl<'a> Replicator<'a> {
         let proven = errand.proven.is_some_and(|proven| proven.contains(&target.id));
         let agreed = errand.known.agreement(target.id);
         let agreed = agreed.map(|agreement| Agreed { state: agreement.state, row: agreement.row });
-        let ours = Some(found.device.id);
+        let ours = found.device.id;
         let mut subject = Subject { node, drive, dir, broker, info, proven, ours, agreed };
         let dry_run = self.dry_run.is_some();
         let ended = self.talk(&address, tally, |peer| match dry_run {

@@ -12,10 +12,11 @@ use crate::ledger::{
 };
 use crate::node::Node;
 use crate::protocol::message::{Compare, Message, Opened, Refusal};
-use crate::ring::DeviceId;
+use crate::ring::{DeviceId, Ring};
+use crate::survey;
 
 /// One comparison in progress.
-pub struct Comparing<L> {
+pub struct Comparing<L: Sums> {
     ledger: Arc<L>,
     shared: PartitionSet,
     asker: DeviceId,
@@ -39,9 +40,10 @@ impl Comparing<Ledger> {
             return Err(Refusal::WrongPartition);
         }
         let drive = node.drive(&compare.device).map_err(refuse_drive)?;
-        let ledger = ledger_for_answering(node, &drive)?;
+        let neighbours = Neighbours::of(&ring, ours);
+        let ledger = ledger_for_answering(node, &ring, drive, neighbours.own())?;
         // By another ring than the asker's this may be less, or nothing: then more of its databases are met singly.
-        let shared = Neighbours::of(&ring, ours).shared_with(compare.asker).cloned().unwrap_or_default();
+        let shared = neighbours.shared_with(compare.asker).cloned().unwrap_or_default();
         let mut comparing = Comparing::new(ledger, shared, compare.asker);
         let sums = comparing.start(compare.sum)?;
         Ok((comparing, sums))
@@ -111,6 +113,12 @@ impl<L: Sums> Comparing<L> {
     }
 }
 
+impl<L: Sums> Drop for Comparing<L> {
+    fn drop(&mut self) {
+        self.ledger.rest();
+    }
+}
+
 impl Telling {
     /// As it is told.
     fn short(&self) -> Opened {
@@ -129,8 +137,18 @@ pub fn message_of(sums: Vec<Opened>) -> Message {
 }
 
 /// The ledger of a drive of ours, brought up to date.
-fn ledger_for_answering(_node: &Node, _drive: &Drive) -> Result<Arc<Ledger>, Refusal> {
-    Err(Refusal::NoLedger)
+fn ledger_for_answering(
+    node: &Node,
+    ring: &Ring,
+    drive: Drive,
+    mine: &PartitionSet,
+) -> Result<Arc<Ledger>, Refusal> {
+    let ledger = node.ledger(&drive, ring).ok_or(Refusal::NoLedger)?;
+    match survey::refresh(&node.config, &Arc::new(drive), &ledger, mine, &node.stop) {
+        Ok(true) => Ok(ledger),
+        Ok(false) => Err(Refusal::Busy),
+        Err(error) => Err(without_ledger(error)),
+    }
 }
 
 fn without_ledger(error: LedgerError) -> Refusal {

@@ -1,8 +1,9 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::arriving::{Arriving, Verdict};
 use super::trouble::{Trouble, quarantine, refuse_broker, refuse_drive, refuse_io};
@@ -12,6 +13,8 @@ use crate::budget::Share;
 use crate::config::Reserve;
 use crate::delta::{self, Geometry, PageDigest};
 use crate::drive::{DeviceName, Drive, HashDir, LiveFile, Staged};
+use crate::ledger::{Entry, Key, Ledger, StateDigest};
+use crate::look::{seconds, sum_up};
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
@@ -28,6 +31,8 @@ pub struct Visit<'a> {
     drive: Drive,
     dir: HashDir,
     meet: Meet,
+    /// What keeps account of the database, if anything does.
+    ledger: Option<(Arc<Ledger>, Key)>,
     broker: Option<Broker>,
     file: Option<Arriving>,
     /// Memory for rows; held while they come.
@@ -45,8 +50,11 @@ pub enum Progress {
 impl<'a> Visit<'a> {
     /// Looks up what a sender introduces, settles what needs no rows, and has the answer ready.
     pub fn begin(node: &'a Node, meet: Meet) -> Result<(Visit<'a>, Message), Refusal> {
-        let (drive, dir) = judge(node, &node.ring(), &meet)?;
-        let mut visit = Visit { node, drive, dir, meet, broker: None, file: None, share: None };
+        let ring = node.ring();
+        let (drive, dir, primary) = judge(node, &ring, &meet)?;
+        let ledger = if primary { node.ledger(&drive, &ring) } else { None };
+        let ledger = ledger.map(|ledger| (ledger, Key::new(meet.place.hash, ring.part_shift())));
+        let mut visit = Visit { node, drive, dir, meet, ledger, broker: None, file: None, share: None };
         let said = visit.introduce()?;
         Ok((visit, said))
     }
@@ -57,6 +65,11 @@ impl<'a> Visit<'a> {
         let theirs = &self.meet.info;
         let looking = self.meet.intent == Intent::Look;
         let opened = Broker::open(&self.dir).and_then(|mut broker| {
+            if !looking {
+                // The sender has just done so, and what only one of us has forgotten would look like a difference.
+                let (now, age) = (seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64());
+                broker.reclaim(now - age, now - 2.0 * age)?;
+            }
             let info = broker.info()?;
             Ok((broker, info))
         });
@@ -111,10 +124,39 @@ impl<'a> Visit<'a> {
             self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         }
         self.broker = Some(broker);
+        let agreed = self.confirmed(&info);
         Ok(match info.agrees_with(theirs) {
-            true => Message::Equal { id: info.id, max_row: info.max_row, point, agreed: None },
-            false => Message::Here { info: Box::new(info), point, agreed: None },
+            true => Message::Equal { id: info.id, max_row: info.max_row, point, agreed },
+            false => Message::Here { info: Box::new(info), point, agreed },
         })
+    }
+
+    /// Our last row at the moment at which the sender says that the two replicas were equal, if we know of that: we are in
+    /// that state still, or our ledger remembers the same of this very database.
+    fn confirmed(&self, info: &ReplicaInfo) -> Option<RowId> {
+        let (agreed, asker) = self.meet.agreed.zip(self.meet.asker)?;
+        if StateDigest::of(info).short() == agreed.state {
+            return Some(info.max_row);
+        }
+        let (ledger, key) = self.ledger.as_ref()?;
+        let entry = ledger.entry(*key).ok()??;
+        let agreement = entry.agreement(asker).filter(|agreement| agreement.state == agreed.state)?;
+        (entry.replica == Entry::replica_of(&info.id)).then_some(agreement.row)
+    }
+
+    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told.
+    fn note(&mut self) {
+        let Some((ledger, key)) = &self.ledger else { return };
+        let Some(broker) = &mut self.broker else { return };
+        let noted = || -> Result<(), Box<dyn std::error::Error>> {
+            let known = ledger.entry(*key)?;
+            let (_, entry) = sum_up(&self.node.config, &self.dir, broker, known)?;
+            Ok(ledger.update(&[(*key, Some(entry))])?)
+        };
+        // The next walk sees to it.
+        if let Err(error) = { noted }() {
+            debug!("{}: {error}", self.dir.dir().display());
+        }
     }
 
     /// Nothing is under way that a peer could leave unfinished.
@@ -212,6 +254,7 @@ impl<'a> Visit<'a> {
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         self.share = None;
+        self.note();
         peer.say(&settled(info))?;
         Ok(())
     }
@@ -313,6 +356,7 @@ impl<'a> Visit<'a> {
         let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
         let info = broker.info().map_err(|error| refuse_broker(&self.dir, error))?;
         self.broker = Some(broker);
+        self.note();
         info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
         peer.say(&settled(info))?;
         Ok(Progress::Over)
@@ -365,8 +409,8 @@ pub fn device_of<'a>(node: &Node, ring: &'a Ring, name: &DeviceName) -> Result<&
     ring.devices().find(named).ok_or(Refusal::UnknownDevice)
 }
 
-/// Where a database that a sender introduces lies, if it may.
-fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir), Refusal> {
+/// Where a database that a sender introduces lies, if it may, and whether the ring has it there.
+fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir, bool), Refusal> {
     let (place, theirs) = (&meet.place, &meet.info);
     let device = device_of(node, ring, &place.device)?;
     if node.config.salt.hash(&theirs.account, Some(&theirs.container), None) != place.hash {
@@ -390,7 +434,7 @@ fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir), Refu
             return Err(Refusal::NotPrimary);
         }
     }
-    Ok((drive, dir))
+    Ok((drive, dir, primary))
 }
 
 /// Says all ranges, in as many messages as it takes.

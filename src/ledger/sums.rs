@@ -55,6 +55,9 @@ pub trait Sums: Send + Sync {
     /// # Errors
     /// [`LedgerError`].
     fn disagree_span(&self, with: DeviceId, shared: &PartitionSet, span: Span) -> Result<(), LedgerError>;
+
+    /// Holds nothing open until it is asked again.
+    fn rest(&self) {}
 }
 
 impl Sums for Ledger {
@@ -93,5 +96,9 @@ impl Sums for Ledger {
 
     fn disagree_span(&self, with: DeviceId, shared: &PartitionSet, span: Span) -> Result<(), LedgerError> {
         self.disagree_span(with, shared, span)
+    }
+
+    fn rest(&self) {
+        self.rest();
     }
 }

@@ -12,14 +12,16 @@ use crate::budget::Share;
 use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
 use crate::drive::{Drive, DriveError, HashDir, Patience, Snapshot, snapshot};
 use crate::incoming::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+use crate::ledger::LedgerError;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Shape};
+use crate::protocol::message::{Agreed, Basis, Intent, Meet, Message, Place, Refusal, Role, Shape};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
 use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
+use crate::ring::DeviceId;
 use crate::strategy::Choice;
 use crate::timestamp::{Stamp, Timestamp};
 
@@ -34,6 +36,8 @@ pub enum ExchangeError {
     Broker(BrokerError),
     /// Our drive.
     Drive(DriveError),
+    /// The ledger of our drive.
+    Ledger(LedgerError),
     /// No memory of the budget came free in time.
     NoMemory,
 }
@@ -44,6 +48,7 @@ impl fmt::Display for ExchangeError {
             ExchangeError::Peer(error) => error.fmt(f),
             ExchangeError::Broker(error) => write!(f, "our own database: {error}"),
             ExchangeError::Drive(error) => write!(f, "our own drive: {error}"),
+            ExchangeError::Ledger(error) => error.fmt(f),
             ExchangeError::NoMemory => {
                 f.write_str("no memory came free in time; raise agent_memory_budget or lower concurrency")
             }
@@ -56,6 +61,15 @@ impl std::error::Error for ExchangeError {}
 impl From<PeerError> for ExchangeError {
     fn from(error: PeerError) -> ExchangeError {
         ExchangeError::Peer(error)
+    }
+}
+
+impl From<CompareError> for ExchangeError {
+    fn from(error: CompareError) -> ExchangeError {
+        match error {
+            CompareError::Peer(error) => ExchangeError::Peer(error),
+            CompareError::Ledger(error) => ExchangeError::Ledger(error),
+        }
     }
 }
 
@@ -91,6 +105,10 @@ pub struct Subject<'a> {
     pub info: &'a ReplicaInfo,
     /// The peer was delivered all of it before, in this very pass ([`Sender::proven`]).
     pub proven: bool,
+    /// Our device.
+    pub ours: DeviceId,
+    /// When the two replicas were last equal, by our ledger.
+    pub agreed: Option<Agreed>,
 }
 
 /// What an exchange came to.
@@ -147,7 +165,8 @@ impl Subject<'_> {
         role: Role,
     ) -> Result<Exchanged, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place, info: self.info.clone(), intent, role, asker: None, agreed: None };
+        let (asker, agreed) = (Some(self.ours), self.agreed);
+        let meet = Meet { place, info: self.info.clone(), intent, role, asker, agreed };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
         if self.proven {
             sender = sender.proven();
@@ -230,8 +249,8 @@ impl Subject<'_> {
             info: self.info.clone(),
             intent: Intent::Look,
             role,
-            asker: None,
-            agreed: None,
+            asker: Some(self.ours),
+            agreed: self.agreed,
         };
         let (sender, _) = Sender::start(meet, self.known()?, limits);
         Ok(match look(peer, place, self.info, role)? {

@@ -15,7 +15,7 @@ use super::Pass;
 use super::crew::{Dispatch, UnderWay};
 use crate::drive::Drive;
 use crate::hash_path::Partition;
-use crate::ledger::{Entry, Key, Ledger, LedgerError, Neighbours, PartitionSet, Recorder, Span};
+use crate::ledger::{Entry, Key, Ledger, LedgerError, Neighbours, Recorder, Span};
 use crate::replicator::{Comparison, Found, Replicator};
 use crate::ring::{Device, DeviceId, Ring};
 use crate::scan::{self, Filter, Walk};
@@ -102,6 +102,7 @@ impl<'a> Round<'a> {
             self.under_way.wait();
             self.singly(dispatch);
         }
+        ledger.rest();
     }
 
     /// Every database to its peers, one by one.

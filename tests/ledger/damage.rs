@@ -62,7 +62,8 @@ fn whatever_happens_to_it_changes_are_seen() {
             AnotherProgram => {
                 fs::remove_file(&path).expect("removed");
                 let db = rusqlite::Connection::open(&path).expect("opened");
-                db.execute_batch("CREATE TABLE entry (key TEXT); INSERT INTO entry VALUES ('x')").expect("made");
+                db.execute_batch("CREATE TABLE entry (key TEXT); INSERT INTO entry VALUES ('x')")
+                    .expect("made");
             }
             Directory => {
                 fs::remove_file(&path).expect("removed");
@@ -92,7 +93,10 @@ fn a_bit_anywhere_may_flip() {
         bytes[at] ^= 1 << (round % 8);
         fs::write(&path, bytes).expect("written");
         let from = 100 + round as u64;
-        cluster.open(0, &containers[round % 4]).merge_rows(rows("bit", from..from + 1), None).expect("merged");
+        cluster
+            .open(0, &containers[round % 4])
+            .merge_rows(rows("bit", from..from + 1), None)
+            .expect("merged");
         cluster.once(0, "").ended(0);
         assert_eq!(cluster.disagreement(&containers[round % 4]), None, "byte {at}\n{}", cluster.logs());
     }

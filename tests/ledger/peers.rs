@@ -37,8 +37,8 @@ fn a_lie_in_a_ledger_lasts_until_the_full_look() {
 
 /// Writes into a ledger that a database was seen as it looks now, and found as it was before.
 fn swear(ledger: &std::path::Path, home: &swiftlet::drive::HashDir, seen: [u8; 16]) {
-    use swiftlet::drive::{DeviceName, Drive};
     use std::time::Duration;
+    use swiftlet::drive::{DeviceName, Drive};
 
     use swiftlet::hash_path::PartShift;
     use swiftlet::ledger::{Entry, Key, Ledger, Terms};
