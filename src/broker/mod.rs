@@ -28,6 +28,7 @@ mod db;
 mod due;
 mod fault;
 mod flush;
+mod known;
 mod lifecycle;
 pub mod pending;
 mod rows;
@@ -39,6 +40,7 @@ pub use lifecycle::{AccountReport, Reclaimed};
 
 use db::{Db, Use, number, text};
 use fault::Fault;
+use known::Repeats;
 use schema::Schema;
 use shard_ranges::RangeSummary;
 
@@ -66,6 +68,7 @@ pub struct Broker {
     db: Db,
     retiring: Option<Db>,
     patience: Patience,
+    repeats: Repeats,
 }
 
 impl Broker {
@@ -86,7 +89,7 @@ impl Broker {
         let in_charge = files.pop().ok_or(BrokerError::Missing)?;
         let db = Db::open(&in_charge, patience.database, Use::Shared)?;
         let retiring = files.pop().map(|path| Db::open(&path, patience.database, Use::Shared)).transpose()?;
-        Ok(Broker { home: Some(home.clone()), db, retiring, patience })
+        Ok(Broker { home: Some(home.clone()), db, retiring, patience, repeats: Repeats::default() })
     }
 
     /// Opens a file of our own, which nobody else knows of: no pending file, no lock, no second file.
@@ -100,6 +103,7 @@ impl Broker {
             db: Db::open(path, patience.database, Use::Private)?,
             retiring: None,
             patience,
+            repeats: Repeats::default(),
         })
     }
 
@@ -113,7 +117,7 @@ impl Broker {
         let in_charge = files.pop().ok_or(BrokerError::Missing)?;
         let db = Db::open(&in_charge, patience.database, Use::Look)?;
         let retiring = files.pop().map(|path| Db::open(&path, patience.database, Use::Look)).transpose()?;
-        Ok(Broker { home: Some(home.clone()), db, retiring, patience })
+        Ok(Broker { home: Some(home.clone()), db, retiring, patience, repeats: Repeats::default() })
     }
 
     /// Like [`Broker::look`], at one file, wherever it lies.
@@ -122,7 +126,7 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn look_at_file(path: &Path, patience: Patience) -> Result<Broker, BrokerError> {
         let db = Db::open(path, patience.database, Use::Look)?;
-        Ok(Broker { home: None, db, retiring: None, patience })
+        Ok(Broker { home: None, db, retiring: None, patience, repeats: Repeats::default() })
     }
 
     /// Creates a container that is not there yet, whole or not at all (`swift/common/db.py: initialize`).
@@ -199,6 +203,15 @@ impl Broker {
             thread::sleep(STEP_BACK);
         }
         Ok(())
+    }
+
+    /// Lets SQLite keep so many bytes of pages more than usual. A transaction that changes more pages than are kept writes
+    /// them, and syncs the journal, several times over.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn widen_cache(&mut self, bytes: u64) -> Result<(), BrokerError> {
+        self.db.widen_cache(bytes)
     }
 
     /// The file in charge.

@@ -12,7 +12,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
 use crate::config::Reserve;
 use crate::delta::{self, Geometry, PageDigest};
-use crate::drive::{DeviceName, Drive, HashDir, LiveFile, Staged};
+use crate::drive::{DeviceName, Drive, HashDir, LiveFile};
 use crate::ledger::{Entry, Key, Ledger, StateDigest};
 use crate::look::{seconds, sum_up};
 use crate::merge::{self, PolicyClaim};
@@ -37,6 +37,8 @@ pub struct Visit<'a> {
     file: Option<Arriving>,
     /// Memory for rows; held while they come.
     share: Option<Share>,
+    /// More of it, to merge many at once.
+    spare: Option<Share>,
 }
 
 /// How far an exchange has come.
@@ -54,7 +56,7 @@ impl<'a> Visit<'a> {
         let (drive, dir, primary) = judge(node, &ring, &meet)?;
         let ledger = if primary { node.ledger(&drive, &ring) } else { None };
         let ledger = ledger.map(|ledger| (ledger, Key::new(meet.place.hash, ring.part_shift())));
-        let mut visit = Visit { node, drive, dir, meet, ledger, broker: None, file: None, share: None };
+        let mut visit = Visit { node, drive, dir, meet, ledger, broker: None, file: None, share: None, spare: None };
         let said = visit.introduce()?;
         Ok((visit, said))
     }
@@ -222,6 +224,12 @@ impl<'a> Visit<'a> {
         let dir = self.dir.clone();
         let broker = self.broker.as_mut();
         let broker = broker.expect("rows are only heard where there is a database");
+        if self.spare.is_none() && rows.len() >= MANY_ROWS {
+            self.spare = self.node.answering.take_spare(SPARE_BYTES);
+            if self.spare.is_some() {
+                broker.widen_cache(SPARE_BYTES).map_err(|error| refuse_broker(&dir, error))?;
+            }
+        }
         peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
             .map_err(|error| refuse_broker(&dir, error))?;
         peer.say(&Message::Took { through })?;
@@ -237,6 +245,7 @@ impl<'a> Visit<'a> {
     ) -> Result<(), Trouble> {
         let sender = self.meet.info.id.clone();
         let info = self.with_broker(peer, |broker| {
+            broker.widen_cache(0)?;
             if restart {
                 broker.set_sync_point(&sender, through, Direction::Incoming)?;
                 // The sender saw that points are wrong; what it is thought to hold of us may be wrong as well.
@@ -253,7 +262,7 @@ impl<'a> Visit<'a> {
             Ok(info)
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
-        self.share = None;
+        (self.share, self.spare) = (None, None);
         self.note();
         peer.say(&settled(info))?;
         Ok(())
@@ -329,12 +338,11 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Under);
             }
         }
-        self.check_arrived(peer, &file.staged)?;
         let had_one = self.broker.take().is_some();
         let arrival = Arrival {
             dir: &self.dir,
             device: self.meet.place.device.as_str(),
-            sender: &self.meet.info.id,
+            sender: &self.meet.info,
             max_row,
         };
         let stop = &self.node.stop;
@@ -350,7 +358,7 @@ impl<'a> Visit<'a> {
         installed.map_err(|error| match error {
             ArrivalError::Broker(error) => refuse_broker(&self.dir, error),
             ArrivalError::Drive(error) => refuse_drive(error),
-            ArrivalError::Install(error) => Refusal::Failed(error.to_string()),
+            error @ (ArrivalError::Unsound(_) | ArrivalError::Install(_)) => Refusal::Failed(error.to_string()),
             ArrivalError::GivenUp => Refusal::Failed("this agent is stopping".to_owned()),
         })?;
         let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
@@ -360,20 +368,6 @@ impl<'a> Visit<'a> {
         info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
         peer.say(&settled(info))?;
         Ok(Progress::Over)
-    }
-
-    /// An arrived file must be a container's database, of this container, and hold together: its digest only says that it
-    /// is the sender's, whose disk may have spoilt it.
-    fn check_arrived<S: Stream>(&self, peer: &mut Peer<S>, staged: &Staged) -> Result<(), Trouble> {
-        let (path, info) = (staged.path(), &self.meet.info);
-        let check = || {
-            let mut arrived = Broker::open_file(path)?;
-            arrived.verify(&info.account, &info.container)?;
-            arrived.info()
-        };
-        peer.while_working(check)?
-            .map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
-        Ok(())
     }
 
     fn with_broker<S: Stream, T: Send>(
@@ -461,6 +455,11 @@ fn settled(info: ReplicaInfo) -> Message {
 const NO_FILE: Violation = Violation::Lie("a window of no file");
 /// What merging batches of rows takes: a batch packed, unpacked, and SQLite's cache.
 const ROWS_SHARE_BYTES: u64 = 5 << 20;
+/// Rows that change so many pages of a large database that more of them should stay in memory, and how much more: all
+/// that a thousand rows change, which are two pages each.
+const MANY_ROWS: usize = 500;
+/// See [`MANY_ROWS`].
+const SPARE_BYTES: u64 = 9 << 20;
 /// What taking in a file takes: a few windows in several forms.
 pub const FILE_SHARE_BYTES: u64 = 8 << 20;
 /// Pages compared to learn whether a basis is worth reusing.
