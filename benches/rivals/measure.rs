@@ -63,24 +63,6 @@ pub struct Measured {
     pub way: String,
 }
 
-impl Measured {
-    /// The medians of time and bytes, the greatest memory of any run.
-    pub fn median(mut runs: Vec<Measured>) -> Measured {
-        assert!(!runs.is_empty(), "at least one run");
-        let middle = runs.len() / 2;
-        runs.sort_by_key(|run| run.wire_bytes);
-        let wire_bytes = runs[middle].wire_bytes;
-        runs.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
-        let worst = |side: fn(&Measured) -> Memory| runs.iter().map(side).fold(Memory::default(), Memory::or);
-        Measured {
-            wire_bytes,
-            sender: worst(|run| run.sender),
-            receiver: worst(|run| run.receiver),
-            ..runs[middle].clone()
-        }
-    }
-}
-
 /// A process that ended.
 pub struct Finished {
     /// How.

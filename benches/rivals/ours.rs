@@ -14,9 +14,9 @@ use swiftlet::hash_path::PartShift;
 use swiftlet::replica::RowHash;
 use swiftlet::ring::{Device, DeviceId, FormatVersion, Ring};
 
-use crate::Contender;
+use crate::contender::Contender;
 use crate::measure::{Measured, Memory, Server, run};
-use crate::pairs::{self, Pair};
+use crate::workshop::{self, Pair};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_agent");
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -51,12 +51,12 @@ impl Agents {
             meta: String::new(),
             extra: serde_json::Map::new(),
         };
-        let shift = PartShift::new(32 - pairs::PART_POWER).expect("a partition power");
-        let replica = |id| vec![DeviceId(id); 1 << pairs::PART_POWER];
+        let shift = PartShift::new(32 - workshop::PART_POWER).expect("a partition power");
+        let replica = |id| vec![DeviceId(id); 1 << workshop::PART_POWER];
         let devices = vec![Some(device(0, sender, "a")), Some(device(1, receiver, "b"))];
         let ring = Ring::from_rows(shift, devices, vec![replica(0), replica(1)]).expect("a ring");
         ring.save(&root.join("container.ring.gz"), FormatVersion::V1).expect("a ring file");
-        let salt = pairs::SALT;
+        let salt = workshop::SALT;
         fs::write(
             root.join("swift.conf"),
             format!("[swift-hash]\nswift_hash_path_prefix = {salt}\nswift_hash_path_suffix = {salt}\n"),
@@ -85,7 +85,7 @@ impl Agents {
     }
 
     fn database(&self, node: &str) -> PathBuf {
-        pairs::hash_dir(&self.device(node)).dir().join(format!("{}.db", pairs::hash()))
+        workshop::hash_dir(&self.device(node)).dir().join(format!("{}.db", workshop::hash()))
     }
 
     fn log(&self) -> File {
@@ -122,9 +122,9 @@ impl Contender for Agents {
             let _ = fs::remove_dir_all(self.device(node));
             fs::create_dir_all(self.device(node)).expect("a device");
         }
-        pairs::copy(&pair.new, &self.database("a"));
+        workshop::copy(&pair.new, &self.database("a"));
         if let Some(old) = &pair.old {
-            pairs::copy(old, &self.database("b"));
+            workshop::copy(old, &self.database("b"));
         }
         let expected = contents(&pair.new);
         let server = self.serve();

@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Contender;
+use crate::contender::Contender;
 use crate::measure::{Finished, Measured, run};
-use crate::pairs::{self, Pair};
+use crate::workshop::{self, Pair};
 
 /// Works on files only; the bytes of signature and delta are what a link would carry.
 pub struct Rdiff {
@@ -34,8 +34,8 @@ impl Contender for Rdiff {
     fn run(&self, pair: &Pair) -> Measured {
         let [new, old, signature, delta, received] =
             ["new.db", "old.db", "signature", "delta", "received.db"].map(|name| self.root.join(name));
-        pairs::copy(&pair.new, &new);
-        pairs::copy(pair.old.as_ref().expect("a pair with an old file"), &old);
+        workshop::copy(&pair.new, &new);
+        workshop::copy(pair.old.as_ref().expect("a pair with an old file"), &old);
         let step = |verb: &str, files: [&Path; 3]| -> Finished {
             let files = files.into_iter().filter(|file| !file.as_os_str().is_empty());
             run(Command::new("rdiff").arg("--force").arg(verb).args(files), None)

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Contender;
+use crate::contender::Contender;
 use crate::measure::{Measured, Server, run};
-use crate::pairs::{self, Pair};
 use crate::rdiff::assert_equal;
+use crate::workshop::{self, Pair};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -72,9 +72,9 @@ impl Contender for Rsync {
     fn run(&self, pair: &Pair) -> Measured {
         let (source, target) = (self.root.join("new.db"), self.root.join("received.db"));
         let _ = fs::remove_file(&target);
-        pairs::copy(&pair.new, &source);
+        workshop::copy(&pair.new, &source);
         if let Some(old) = &pair.old {
-            pairs::copy(old, &target);
+            workshop::copy(old, &target);
         }
         let (server, port) = self.serve();
         let mut command = Command::new("rsync");
