@@ -10,15 +10,22 @@
 //! Of memory, *anonymous* is what a process allocated; *resident* counts pages of files as well, which the kernel may
 //! take back.
 
+mod caches;
 mod contender;
+mod delay;
 mod figures;
+mod links;
 mod machine;
 mod measure;
+mod network;
 mod options;
 mod ours;
 mod pairs;
+mod proof;
 mod rdiff;
+mod room;
 mod rsync;
+mod swift;
 mod table;
 mod workshop;
 
@@ -32,7 +39,7 @@ use options::Options;
 type Section = fn(&Options, &Path, &mut Figures);
 
 /// Every section, in the order in which they run.
-const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run)];
+const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run), ("links", links::run)];
 
 fn main() {
     let options = Options::parse();

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::caches::Caches;
+use crate::workshop;
+
 /// See the head of main.rs for what there is to measure.
 #[derive(Debug, Parser)]
 #[command(about = "Our agents beside their rivals, measured on this machine")]
@@ -22,7 +25,7 @@ pub struct Options {
     runs: Option<usize>,
     /// Only these pairs, comma-separated.
     #[arg(long, value_delimiter = ',')]
-    pub pairs: Vec<String>,
+    pairs: Vec<String>,
     /// Where databases and nodes are made, on the disk to be measured; a temporary directory by default.
     #[arg(long)]
     pub root: Option<PathBuf>,
@@ -52,6 +55,18 @@ impl Options {
     /// How often each contender runs each case, at least once.
     pub fn runs(&self) -> usize {
         self.runs.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
+    }
+
+    /// Those pairs that are wanted.
+    pub fn pairs(&self) -> impl Iterator<Item = &'static str> {
+        workshop::NAMES
+            .into_iter()
+            .filter(|name| self.pairs.is_empty() || self.pairs.iter().any(|wanted| wanted == name))
+    }
+
+    /// What the kernel has of files in memory when a run starts.
+    pub fn caches(&self) -> Caches {
+        Caches::prepare(self.cold).0
     }
 
     /// The virtual environment with Swift, if one was named.
