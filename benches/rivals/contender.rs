@@ -42,7 +42,7 @@ pub fn all(
     ground: &Ground,
     figures: &mut Figures,
 ) -> Vec<Box<dyn Contender>> {
-    let mut found = over_network(options, root, ground, figures);
+    let mut found = over_network(options, root, ground, &rsync::WAYS, figures);
     if machine::has("rdiff") {
         found.push(Box::new(rdiff::Rdiff::new(&root.join("rdiff"), ground)));
     } else {
@@ -51,26 +51,24 @@ pub fn all(
     found
 }
 
-/// Those that talk over a link.
+/// Those that talk over a link, rsync in these ways.
 pub fn over_network(
     options: &Options,
     root: &Path,
     ground: &Ground,
+    ways: &[rsync::Way],
     figures: &mut Figures,
 ) -> Vec<Box<dyn Contender>> {
     let mut found: Vec<Box<dyn Contender>> = vec![Box::new(ours::Agents::new(&root.join("ours"), ground))];
     if machine::has("rsync") {
-        for way in rsync::WAYS {
+        for &way in ways {
             found.push(Box::new(rsync::Rsync::new(&root.join(format!("rsync-{way:?}")), way, ground)));
         }
     } else {
         figures.could_not("rsync", "it is not installed");
     }
     match swift::Swift::find(options.swift_venv().as_deref()) {
-        Ok(swift) if !ground.link.is_long() => {
-            found.push(Box::new(swift::Replicator::new(swift, &root.join("swift"), ground)));
-        }
-        Ok(_) => figures.could_not("Swift with latency", "its connections do not go through our relay"),
+        Ok(swift) => found.push(Box::new(swift::Replicator::new(swift, &root.join("swift"), ground))),
         Err(why) => figures.could_not("Swift", &why),
     }
     found

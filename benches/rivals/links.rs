@@ -12,6 +12,7 @@ use crate::figures::Figures;
 use crate::network::Link;
 use crate::options::Options;
 use crate::room;
+use crate::rsync::Way;
 use crate::workshop::{self, Workshop};
 
 /// Bytes, seconds and memory of all who talk over a network.
@@ -31,7 +32,7 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
             }
         };
         let ground = Ground { link, caches: options.caches() };
-        let contenders = contender::over_network(options, &root.join(&name), &ground, figures);
+        let contenders = contender::over_network(options, &root.join(&name), &ground, &WAYS, figures);
         for pair in options.pairs() {
             let (pair, case) = (workshop.pair(pair), format!("{name}: {pair}"));
             contender::compete(&contenders, &pair, options.runs(), figures, "links", &case);
@@ -40,5 +41,6 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
     }
 }
 
+const WAYS: [Way; 2] = [Way::Delta, Way::WholeFile];
 const MEGABITS: u32 = 100;
 const LATENCY: Duration = Duration::from_millis(50);

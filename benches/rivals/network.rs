@@ -179,9 +179,7 @@ pub fn await_listener(server: &mut Child, port: u16) {
     };
     loop {
         let tables = ["tcp", "tcp6"].map(|table| format!("/proc/{}/net/{table}", server.id()));
-        if tables
-            .iter()
-            .any(|table| fs::read_to_string(table).unwrap_or_default().lines().any(|line| is_listening(line)))
+        if tables.iter().any(|table| fs::read_to_string(table).unwrap_or_default().lines().any(is_listening))
         {
             return;
         }

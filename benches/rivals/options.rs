@@ -41,6 +41,9 @@ pub struct Options {
     /// Where they go as a page to look at.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/rivals.html"))]
     pub html: PathBuf,
+    /// Measure nothing: make the page again from the JSON of an earlier run.
+    #[arg(long)]
+    pub render: Option<PathBuf>,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -67,6 +70,11 @@ impl Options {
     /// What the kernel has of files in memory when a run starts.
     pub fn caches(&self) -> Caches {
         Caches::prepare(self.cold).0
+    }
+
+    /// Why caches cannot be dropped, though that was asked for.
+    pub fn caches_refused(&self) -> Option<String> {
+        Caches::prepare(self.cold).1
     }
 
     /// The virtual environment with Swift, if one was named.

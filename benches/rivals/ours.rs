@@ -10,7 +10,7 @@ use swiftlet::hash_path::PartShift;
 use swiftlet::ring::{Device, DeviceId, FormatVersion, Ring};
 
 use crate::contender::{Contender, Ground};
-use crate::measure::{Measured, Memory, Server, run};
+use crate::measure::{Measured, Memory, Server, watch};
 use crate::network::await_listener;
 use crate::proof::Contents;
 use crate::workshop::{self, Pair};
@@ -47,7 +47,8 @@ impl Agents {
             let conf = format!(
                 "[DEFAULT]\nbind_ip = {ip}\nbind_port = {ring_port}\nuser = {user}\nswift_dir = {root}\n\
                  devices = {root}/devices\nmount_check = false\nrecon_cache_path = {root}/recon-{node}\n\
-                 [container-replicator]\nagent_port_offset = {offset}\nagent_passes = no\n"
+                 [container-replicator]\nagent_port_offset = {offset}\nagent_passes = no\n\
+                 fallocate_reserve = 0\n"
             );
             fs::create_dir_all(agents.root.join(format!("recon-{node}"))).expect("a directory");
             fs::write(agents.conf(node), conf).expect("a configuration");
@@ -136,11 +137,12 @@ impl Contender for Agents {
         command.arg("--config").arg(self.conf("a")).args(["--once", "--json"]).stderr(self.log());
         self.ground.caches.settle();
         let carried = link.count();
-        let finished = run(&mut command, Some(&server.0));
+        let finished = watch(&mut command, Some(&server.0));
         let wire_bytes = carried.bytes();
         let report: Value = serde_json::from_str(&finished.output).expect("the report as JSON");
         let count = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"));
-        assert_eq!(count("failure"), 0, "{report}");
+        let log = || fs::read_to_string(self.root.join("log")).unwrap_or_default();
+        assert_eq!(count("failure"), 0, "{}: {report}; {}", pair.name, log());
         for node in ["a", "b"] {
             assert_eq!(Contents::of(&self.database(node)), expected, "{}: the rows of {node}", pair.name);
         }

@@ -12,7 +12,7 @@ pub fn free_bytes(root: &Path) -> u64 {
     told.blocks_available() as u64 * told.fragment_size() as u64
 }
 
-/// Whether so many bytes fit, with a tenth of them to spare; if they do not, that is told.
+/// Whether so many bytes fit, with a tenth of them to spare and what file systems like to keep free; if they do not, that is told.
 pub fn fits(root: &Path, what: &str, needed: u64, figures: &mut Figures) -> bool {
     let (needed, free) = (needed + needed / 10, free_bytes(root));
     if needed > free {

@@ -105,7 +105,7 @@ impl Replicator {
         let text = format!(
             "[DEFAULT]\nbind_ip = {address}\nbind_port = {port}\nuser = {user}\nswift_dir = {root}\n\
              devices = {root}/devices\nmount_check = false\nrecon_cache_path = {root}/recon-{node}\nworkers = 0\n\
-             log_address = {log}/log\n\
+             log_address = {log}/log\nfallocate_reserve = 0\n\
              [pipeline:main]\npipeline = container-server\n[app:container-server]\nuse = egg:swift#container\n\
              [container-replicator]\nrsync_module = rsync://{{replication_ip}}:{}/m\ndatabases_per_second = 0\n",
             self.rsync.called
@@ -191,10 +191,7 @@ impl Contender for Replicator {
                 ways.push(way);
             }
             total.wire_bytes = carried.bytes();
-            let relayed = |delays: &[Option<crate::delay::Delay>]| {
-                delays.iter().map(|delay| Some(delay.as_ref()?.carried())).sum::<Option<u64>>()
-            };
-            total.payload_bytes = relayed(&delays);
+            total.payload_bytes = delays.iter().map(|delay| Some(delay.as_ref()?.carried())).sum();
             if receiver.exists() && Contents::of(&receiver) == expected {
                 assert_eq!(Contents::of(&sender), expected, "{}: the sender's rows", pair.name);
                 total.way =
