@@ -19,6 +19,7 @@ mod ours;
 mod pairs;
 mod rdiff;
 mod rsync;
+mod scale;
 mod table;
 mod workshop;
 
@@ -32,7 +33,7 @@ use options::Options;
 type Section = fn(&Options, &Path, &mut Figures);
 
 /// Every section, in the order in which they run.
-const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run)];
+const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run), ("scale", scale::run)];
 
 fn main() {
     let options = Options::parse();
