@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -140,11 +140,6 @@ impl Nodes {
             passed.report
         );
         passed
-    }
-
-    /// The daemons, each with all that it ever allocated.
-    pub fn servers(&self) -> impl Iterator<Item = &Child> {
-        self.servers.iter().map(|server| &server.0)
     }
 }
 
