@@ -136,7 +136,8 @@ impl Db {
         let attempt = || {
             let transaction = self.conn.transaction_with_behavior(behavior)?;
             // Swift's servers migrate old databases under our eyes.
-            let version = transaction.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+            let version =
+                transaction.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
             if version != self.schema_version {
                 self.schema = Schema::read(&transaction)?;
                 self.schema_version = version;

@@ -106,13 +106,20 @@ impl<'a> Visit<'a> {
                     broker.set_policy(policy, now)?;
                     info = broker.info()?;
                 }
-                broker.merge_metadata(&theirs.metadata)?;
-                broker.merge_timestamps(
-                    &theirs.created_at,
-                    &theirs.put_timestamp,
-                    &theirs.delete_timestamp,
-                    now,
-                )?;
+                // What is no news to what we held a moment ago is none now; nearly always there is none.
+                if merge::merge_metadata(&info.metadata, &theirs.metadata).is_some() {
+                    broker.merge_metadata(&theirs.metadata)?;
+                }
+                if (&info.created_at, &info.put_timestamp, &info.delete_timestamp)
+                    != (&theirs.created_at, &theirs.put_timestamp, &theirs.delete_timestamp)
+                {
+                    broker.merge_timestamps(
+                        &theirs.created_at,
+                        &theirs.put_timestamp,
+                        &theirs.delete_timestamp,
+                        now,
+                    )?;
+                }
                 if info.hash == theirs.hash && point < theirs.max_row {
                     point = theirs.max_row;
                     let raised = SyncPoint { remote_id: theirs.id.clone(), point };
