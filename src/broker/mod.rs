@@ -27,6 +27,7 @@ use crate::timestamp::{Stamp, Timestamp};
 mod db;
 mod due;
 mod fault;
+mod brief;
 mod flush;
 mod known;
 mod lifecycle;
@@ -35,6 +36,7 @@ mod rows;
 mod schema;
 mod shard_ranges;
 
+pub use brief::Brief;
 pub use fault::BrokerError;
 pub use lifecycle::{AccountReport, Reclaimed};
 
