@@ -212,7 +212,8 @@ impl Arrival<'_> {
             let mut arrived = Broker::open_file(staged.path())?;
             let (inode, id) = (before.inode, ours.info()?.id);
             // Of a file that is another by now nothing is known.
-            let last = shared.filter(|shared| (shared.inode, &shared.id) == (inode, &id)).map(|shared| shared.last);
+            let last =
+                shared.filter(|shared| (shared.inode, &shared.id) == (inode, &id)).map(|shared| shared.last);
             let last = last.unwrap_or(RowId::NONE);
             let last = copy_rows(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
             shared = Some(Shared { inode, id, last });

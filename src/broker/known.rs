@@ -60,7 +60,13 @@ impl Broker {
         let lacking: Vec<RowId> = match glance.keys() {
             Some(keys) => {
                 let known = other.known(&keys)?;
-                glance.numbers.iter().zip(known).filter(|(_, known)| !known).map(|(number, _)| *number).collect()
+                glance
+                    .numbers
+                    .iter()
+                    .zip(known)
+                    .filter(|(_, known)| !known)
+                    .map(|(number, _)| *number)
+                    .collect()
             }
             None => glance.numbers.clone(),
         };
@@ -71,7 +77,9 @@ impl Broker {
             let (mut rows, mut bytes) = (Vec::with_capacity(lacking.len()), 0);
             for number in &lacking {
                 // One that is gone by now was replaced by one with a greater number.
-                let Some(row) = statement.query([number.0])?.next()?.map(read_row).transpose()? else { continue };
+                let Some(row) = statement.query([number.0])?.next()?.map(read_row).transpose()? else {
+                    continue;
+                };
                 bytes += row.text_bytes();
                 rows.push(row);
                 if bytes >= limit_bytes {

@@ -14,7 +14,7 @@ use crate::config::Reserve;
 use crate::delta::{self, Geometry, PageDigest};
 use crate::drive::{DeviceName, Drive, HashDir, LiveFile};
 use crate::ledger::{Entry, Key, Ledger, StateDigest};
-use crate::look::{seconds, sum_up};
+use crate::look::sum_up;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
@@ -31,8 +31,8 @@ pub struct Visit<'a> {
     drive: Drive,
     dir: HashDir,
     meet: Meet,
-    /// What keeps account of the database, if anything does.
-    ledger: Option<(Arc<Ledger>, Key)>,
+    /// If it puts the database here: then the ledger keeps account of it.
+    ring: Option<Arc<Ring>>,
     broker: Option<Broker>,
     file: Option<Arriving>,
     /// Memory for rows; held while they come.
@@ -54,9 +54,9 @@ impl<'a> Visit<'a> {
     pub fn begin(node: &'a Node, meet: Meet) -> Result<(Visit<'a>, Message), Refusal> {
         let ring = node.ring();
         let (drive, dir, primary) = judge(node, &ring, &meet)?;
-        let ledger = if primary { node.ledger(&drive, &ring) } else { None };
-        let ledger = ledger.map(|ledger| (ledger, Key::new(meet.place.hash, ring.part_shift())));
-        let mut visit = Visit { node, drive, dir, meet, ledger, broker: None, file: None, share: None, spare: None };
+        let ring = primary.then_some(ring);
+        let mut visit =
+            Visit { node, drive, dir, meet, ring, broker: None, file: None, share: None, spare: None };
         let said = visit.introduce()?;
         Ok((visit, said))
     }
@@ -67,11 +67,6 @@ impl<'a> Visit<'a> {
         let theirs = &self.meet.info;
         let looking = self.meet.intent == Intent::Look;
         let opened = Broker::open(&self.dir).and_then(|mut broker| {
-            if !looking {
-                // The sender has just done so, and what only one of us has forgotten would look like a difference.
-                let (now, age) = (seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64());
-                broker.reclaim(now - age, now - 2.0 * age)?;
-            }
             let info = broker.info()?;
             Ok((broker, info))
         });
@@ -147,20 +142,31 @@ impl<'a> Visit<'a> {
         if StateDigest::of(info).short() == agreed.state {
             return Some(info.max_row);
         }
-        let (ledger, key) = self.ledger.as_ref()?;
-        let entry = ledger.entry(*key).ok()??;
+        let (ledger, key) = self.ledger()?;
+        let entry = ledger.entry(key).ok()??;
         let agreement = entry.agreement(asker).filter(|agreement| agreement.state == agreed.state)?;
         (entry.replica == Entry::replica_of(&info.id)).then_some(agreement.row)
     }
 
-    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told.
-    fn note(&mut self) {
-        let Some((ledger, key)) = &self.ledger else { return };
+    /// What keeps account of the database, if anything does, and under which key.
+    fn ledger(&self) -> Option<(Arc<Ledger>, Key)> {
+        let ring = self.ring.as_ref()?;
+        let ledger = self.node.ledger(&self.drive, ring)?;
+        Some((ledger, Key::new(self.meet.place.hash, ring.part_shift())))
+    }
+
+    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told. Where it
+    /// `restarted`, what was agreed with the sender before was not so.
+    fn note(&mut self, restarted: bool) {
+        let Some((ledger, key)) = self.ledger() else { return };
         let Some(broker) = &mut self.broker else { return };
         let noted = || -> Result<(), Box<dyn std::error::Error>> {
-            let known = ledger.entry(*key)?;
+            let mut known = ledger.entry(key)?;
+            if let (Some(known), Some(asker)) = (&mut known, self.meet.asker.filter(|_| restarted)) {
+                known.forget(asker);
+            }
             let (_, entry) = sum_up(&self.node.config, &self.dir, broker, known)?;
-            Ok(ledger.update(&[(*key, Some(entry))])?)
+            Ok(ledger.update(&[(key, Some(entry))])?)
         };
         // The next walk sees to it.
         if let Err(error) = { noted }() {
@@ -270,7 +276,7 @@ impl<'a> Visit<'a> {
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         (self.share, self.spare) = (None, None);
-        self.note();
+        self.note(restart);
         peer.say(&settled(info))?;
         Ok(())
     }
@@ -365,13 +371,15 @@ impl<'a> Visit<'a> {
         installed.map_err(|error| match error {
             ArrivalError::Broker(error) => refuse_broker(&self.dir, error),
             ArrivalError::Drive(error) => refuse_drive(error),
-            error @ (ArrivalError::Unsound(_) | ArrivalError::Install(_)) => Refusal::Failed(error.to_string()),
+            error @ (ArrivalError::Unsound(_) | ArrivalError::Install(_)) => {
+                Refusal::Failed(error.to_string())
+            }
             ArrivalError::GivenUp => Refusal::Failed("this agent is stopping".to_owned()),
         })?;
         let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
         let info = broker.info().map_err(|error| refuse_broker(&self.dir, error))?;
         self.broker = Some(broker);
-        self.note();
+        self.note(true);
         info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
         peer.say(&settled(info))?;
         Ok(Progress::Over)

@@ -228,6 +228,10 @@ fn picture(root: &Path) -> BTreeMap<String, Vec<u8>> {
                 left.push(entry);
             } else {
                 let name = entry.strip_prefix(root).expect("below it").to_string_lossy().into_owned();
+                // The ledger, which may be kept or not.
+                if name.starts_with("agent/") || name.contains("/agent/") {
+                    continue;
+                }
                 files.insert(name, fs::read(&entry).expect("readable"));
             }
         }
