@@ -120,12 +120,15 @@ impl Nodes {
         listener.set_nonblocking(true).expect("a listener");
         let (script, stop) = (script.clone(), self.stop.clone());
         self.threads.push(thread::spawn(move || {
-            while !stop.wished() {
-                match listener.accept() {
-                    Ok((stream, _)) => follow(stream, id, &script, &stop),
-                    Err(_) => thread::sleep(Duration::from_millis(2)),
+            // Each caller at the same time as the others, as an agent would.
+            thread::scope(|scope| {
+                while !stop.wished() {
+                    match listener.accept() {
+                        Ok((stream, _)) => drop(scope.spawn(|| follow(stream, id, &script, &stop))),
+                        Err(_) => thread::sleep(Duration::from_millis(2)),
+                    }
                 }
-            }
+            });
         }));
     }
 

@@ -14,7 +14,7 @@
 //! | 10 | writers are locked out for the whole second copy | [`no_row_is_lost_while_a_whole_file_is_merged`], `drive::snapshot` |
 //! | 11 | a peer that hangs is waited for once for every database | [`a_peer_that_hangs_is_waited_for_once`] |
 //! | 12 | a directory that vanishes ends the pass; a bad drive fails every device | [`a_bad_drive_fails_itself_alone`], `scan::tests` |
-//! | 13 | every database is opened and talked about in every pass | not yet: the ledger is to come |
+//! | 13 | every database is opened and talked about in every pass | `tests/ledger` |
 //! | 14 | a capped transfer counts as a failure | golden `passes::many_rows_capped` |
 //! | 15 | all shard ranges, both ways, in every pass | [`equal_shard_ranges_are_not_told`] |
 //! | 16 | a peer can name any file | [`hostile_names_reach_no_file`] |
