@@ -66,7 +66,10 @@ pub fn sum_up(
     let state = StateDigest::of(&info);
     let (introduce, met_row, agreements) = match known {
         // Another database in its place: nothing that was agreed is about this one.
-        Some(known) if known.replica == replica => (known.introduce, known.met_row, known.agreements),
+        // A database whose numbers went back is another too: it came from a backup.
+        Some(known) if known.replica == replica && known.max_row <= info.max_row => {
+            (known.introduce, known.met_row, known.agreements)
+        }
         _ => (false, info.max_row, vec![]),
     };
     let entry = Entry {
@@ -76,7 +79,7 @@ pub fn sum_up(
         max_row: info.max_row,
         met_row,
         due_secs: next_look(config, dir, due, now),
-        introduce: introduce || wants_introduction(config, met_row, info.max_row),
+        introduce: introduce || info.sharding_initiated || wants_introduction(config, met_row, info.max_row),
         agreements,
     };
     Ok((info, entry))
@@ -91,9 +94,13 @@ fn wants_introduction(config: &Config, met_row: RowId, max_row: RowId) -> bool {
 /// When time alone asks for another look: something in it comes of age, or it is its turn to be looked at in any case.
 fn next_look(config: &Config, dir: &HashDir, due: Option<f64>, now: SystemTime) -> u64 {
     let now_secs = seconds(now);
-    // What is due and could not be reclaimed is not asked for all the time.
-    let due = due.map_or(u64::MAX, |due| due.max(now_secs + DUE_AGAIN.as_secs_f64()).ceil() as u64 + 1);
-    due.min(next_turn(dir, config.agent.full_check_interval, now_secs as u64))
+    let due = match due {
+        // What is due and could not be reclaimed is not asked for all the time.
+        Some(due) if due < now_secs => now_secs + DUE_AGAIN.as_secs_f64(),
+        Some(due) => due.ceil() + 1.0,
+        None => f64::INFINITY,
+    };
+    (due as u64).min(next_turn(dir, config.agent.full_check_interval, now_secs as u64))
 }
 
 /// Every database has its turn once in an interval, at a time of its own, so that turns are spread evenly however the

@@ -33,7 +33,7 @@ impl Broker {
                 }
             }
             if schema.ranges {
-                let own = container_path(conn)?;
+                let own = container_path(conn, schema)?;
                 let sql = "SELECT MIN(timestamp) FROM shard_range WHERE deleted = 1 AND name != ?";
                 let oldest: Option<String> = conn.prepare_cached(sql)?.query_row([own], |row| row.get(0))?;
                 due.at(oldest.as_deref().and_then(start_of), 2.0 * reclaim_age_secs);

@@ -839,7 +839,13 @@ mod tests {
         );
         assert_eq!(
             config.agent,
-            AgentOptions { port_offset: 1000, passes: true, memory_budget_bytes: 32 << 20, swift_conf: None }
+            AgentOptions {
+                port_offset: 1000,
+                passes: true,
+                memory_budget_bytes: 32 << 20,
+                full_check_interval: Duration::from_secs(86400),
+                swift_conf: None
+            }
         );
         assert_eq!(config.warnings, []);
     }

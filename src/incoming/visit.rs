@@ -12,9 +12,9 @@ use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
 use crate::config::Reserve;
 use crate::delta::{self, Geometry, PageDigest};
-use crate::drive::{DeviceName, Drive, HashDir, LiveFile, Staged};
+use crate::drive::{DeviceName, Drive, HashDir, LiveFile};
 use crate::ledger::{Entry, Key, Ledger, StateDigest};
-use crate::look::{seconds, sum_up};
+use crate::look::sum_up;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
@@ -31,12 +31,14 @@ pub struct Visit<'a> {
     drive: Drive,
     dir: HashDir,
     meet: Meet,
-    /// What keeps account of the database, if anything does.
-    ledger: Option<(Arc<Ledger>, Key)>,
+    /// If it puts the database here: then the ledger keeps account of it.
+    ring: Option<Arc<Ring>>,
     broker: Option<Broker>,
     file: Option<Arriving>,
     /// Memory for rows; held while they come.
     share: Option<Share>,
+    /// More of it, to merge many at once.
+    spare: Option<Share>,
 }
 
 /// How far an exchange has come.
@@ -52,9 +54,9 @@ impl<'a> Visit<'a> {
     pub fn begin(node: &'a Node, meet: Meet) -> Result<(Visit<'a>, Message), Refusal> {
         let ring = node.ring();
         let (drive, dir, primary) = judge(node, &ring, &meet)?;
-        let ledger = if primary { node.ledger(&drive, &ring) } else { None };
-        let ledger = ledger.map(|ledger| (ledger, Key::new(meet.place.hash, ring.part_shift())));
-        let mut visit = Visit { node, drive, dir, meet, ledger, broker: None, file: None, share: None };
+        let ring = primary.then_some(ring);
+        let mut visit =
+            Visit { node, drive, dir, meet, ring, broker: None, file: None, share: None, spare: None };
         let said = visit.introduce()?;
         Ok((visit, said))
     }
@@ -65,11 +67,6 @@ impl<'a> Visit<'a> {
         let theirs = &self.meet.info;
         let looking = self.meet.intent == Intent::Look;
         let opened = Broker::open(&self.dir).and_then(|mut broker| {
-            if !looking {
-                // The sender has just done so, and what only one of us has forgotten would look like a difference.
-                let (now, age) = (seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64());
-                broker.reclaim(now - age, now - 2.0 * age)?;
-            }
             let info = broker.info()?;
             Ok((broker, info))
         });
@@ -104,13 +101,20 @@ impl<'a> Visit<'a> {
                     broker.set_policy(policy, now)?;
                     info = broker.info()?;
                 }
-                broker.merge_metadata(&theirs.metadata)?;
-                broker.merge_timestamps(
-                    &theirs.created_at,
-                    &theirs.put_timestamp,
-                    &theirs.delete_timestamp,
-                    now,
-                )?;
+                // What is no news to what we held a moment ago is none now; nearly always there is none.
+                if merge::merge_metadata(&info.metadata, &theirs.metadata).is_some() {
+                    broker.merge_metadata(&theirs.metadata)?;
+                }
+                if (&info.created_at, &info.put_timestamp, &info.delete_timestamp)
+                    != (&theirs.created_at, &theirs.put_timestamp, &theirs.delete_timestamp)
+                {
+                    broker.merge_timestamps(
+                        &theirs.created_at,
+                        &theirs.put_timestamp,
+                        &theirs.delete_timestamp,
+                        now,
+                    )?;
+                }
                 if info.hash == theirs.hash && point < theirs.max_row {
                     point = theirs.max_row;
                     let raised = SyncPoint { remote_id: theirs.id.clone(), point };
@@ -138,20 +142,31 @@ impl<'a> Visit<'a> {
         if StateDigest::of(info).short() == agreed.state {
             return Some(info.max_row);
         }
-        let (ledger, key) = self.ledger.as_ref()?;
-        let entry = ledger.entry(*key).ok()??;
+        let (ledger, key) = self.ledger()?;
+        let entry = ledger.entry(key).ok()??;
         let agreement = entry.agreement(asker).filter(|agreement| agreement.state == agreed.state)?;
         (entry.replica == Entry::replica_of(&info.id)).then_some(agreement.row)
     }
 
-    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told.
-    fn note(&mut self) {
-        let Some((ledger, key)) = &self.ledger else { return };
+    /// What keeps account of the database, if anything does, and under which key.
+    fn ledger(&self) -> Option<(Arc<Ledger>, Key)> {
+        let ring = self.ring.as_ref()?;
+        let ledger = self.node.ledger(&self.drive, ring)?;
+        Some((ledger, Key::new(self.meet.place.hash, ring.part_shift())))
+    }
+
+    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told. Where it
+    /// `restarted`, what was agreed with the sender before was not so.
+    fn note(&mut self, restarted: bool) {
+        let Some((ledger, key)) = self.ledger() else { return };
         let Some(broker) = &mut self.broker else { return };
         let noted = || -> Result<(), Box<dyn std::error::Error>> {
-            let known = ledger.entry(*key)?;
+            let mut known = ledger.entry(key)?;
+            if let (Some(known), Some(asker)) = (&mut known, self.meet.asker.filter(|_| restarted)) {
+                known.forget(asker);
+            }
             let (_, entry) = sum_up(&self.node.config, &self.dir, broker, known)?;
-            Ok(ledger.update(&[(*key, Some(entry))])?)
+            Ok(ledger.update(&[(key, Some(entry))])?)
         };
         // The next walk sees to it.
         if let Err(error) = { noted }() {
@@ -222,6 +237,12 @@ impl<'a> Visit<'a> {
         let dir = self.dir.clone();
         let broker = self.broker.as_mut();
         let broker = broker.expect("rows are only heard where there is a database");
+        if self.spare.is_none() && rows.len() >= MANY_ROWS {
+            self.spare = self.node.answering.take_spare(SPARE_BYTES);
+            if self.spare.is_some() {
+                broker.widen_cache(SPARE_BYTES).map_err(|error| refuse_broker(&dir, error))?;
+            }
+        }
         peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
             .map_err(|error| refuse_broker(&dir, error))?;
         peer.say(&Message::Took { through })?;
@@ -237,6 +258,7 @@ impl<'a> Visit<'a> {
     ) -> Result<(), Trouble> {
         let sender = self.meet.info.id.clone();
         let info = self.with_broker(peer, |broker| {
+            broker.widen_cache(0)?;
             if restart {
                 broker.set_sync_point(&sender, through, Direction::Incoming)?;
                 // The sender saw that points are wrong; what it is thought to hold of us may be wrong as well.
@@ -253,8 +275,8 @@ impl<'a> Visit<'a> {
             Ok(info)
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
-        self.share = None;
-        self.note();
+        (self.share, self.spare) = (None, None);
+        self.note(restart);
         peer.say(&settled(info))?;
         Ok(())
     }
@@ -329,12 +351,11 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Under);
             }
         }
-        self.check_arrived(peer, &file.staged)?;
         let had_one = self.broker.take().is_some();
         let arrival = Arrival {
             dir: &self.dir,
             device: self.meet.place.device.as_str(),
-            sender: &self.meet.info.id,
+            sender: &self.meet.info,
             max_row,
         };
         let stop = &self.node.stop;
@@ -350,30 +371,18 @@ impl<'a> Visit<'a> {
         installed.map_err(|error| match error {
             ArrivalError::Broker(error) => refuse_broker(&self.dir, error),
             ArrivalError::Drive(error) => refuse_drive(error),
-            ArrivalError::Install(error) => Refusal::Failed(error.to_string()),
+            error @ (ArrivalError::Unsound(_) | ArrivalError::Install(_)) => {
+                Refusal::Failed(error.to_string())
+            }
             ArrivalError::GivenUp => Refusal::Failed("this agent is stopping".to_owned()),
         })?;
         let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
         let info = broker.info().map_err(|error| refuse_broker(&self.dir, error))?;
         self.broker = Some(broker);
-        self.note();
+        self.note(true);
         info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
         peer.say(&settled(info))?;
         Ok(Progress::Over)
-    }
-
-    /// An arrived file must be a container's database, of this container, and hold together: its digest only says that it
-    /// is the sender's, whose disk may have spoilt it.
-    fn check_arrived<S: Stream>(&self, peer: &mut Peer<S>, staged: &Staged) -> Result<(), Trouble> {
-        let (path, info) = (staged.path(), &self.meet.info);
-        let check = || {
-            let mut arrived = Broker::open_file(path)?;
-            arrived.verify(&info.account, &info.container)?;
-            arrived.info()
-        };
-        peer.while_working(check)?
-            .map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
-        Ok(())
     }
 
     fn with_broker<S: Stream, T: Send>(
@@ -461,6 +470,11 @@ fn settled(info: ReplicaInfo) -> Message {
 const NO_FILE: Violation = Violation::Lie("a window of no file");
 /// What merging batches of rows takes: a batch packed, unpacked, and SQLite's cache.
 const ROWS_SHARE_BYTES: u64 = 5 << 20;
+/// Rows that change so many pages of a large database that more of them should stay in memory, and how much more: all
+/// that a thousand rows change, which are two pages each.
+const MANY_ROWS: usize = 500;
+/// See [`MANY_ROWS`].
+const SPARE_BYTES: u64 = 9 << 20;
 /// What taking in a file takes: a few windows in several forms.
 pub const FILE_SHARE_BYTES: u64 = 8 << 20;
 /// Pages compared to learn whether a basis is worth reusing.

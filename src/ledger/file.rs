@@ -302,6 +302,15 @@ impl LedgerFile {
     }
 }
 
+/// Removes what there is of a drive's ledger; what cannot be removed stays.
+pub(super) fn discard(drive: &Drive) {
+    let dir = drive.root().join("agent");
+    for ending in ["-journal", "-wal", "-shm", ""] {
+        let _ = fs::remove_file(with_ending(&dir.join("ledger.db"), ending));
+    }
+    let _ = fs::remove_dir(dir);
+}
+
 /// Device and inode of what a path names.
 fn inode(path: &Path) -> Option<Inode> {
     fs::symlink_metadata(path).ok().map(|there| (there.dev(), there.ino()))

@@ -100,7 +100,9 @@ impl Ledger {
             let mut changes = Changes::new(rows);
             for (key, state) in which {
                 let Some(entry) = rows.entry(*key)? else { continue };
-                if entry.state == *state {
+                let is_known = was_agreed(&entry, with)
+                    && entry.agreement(with).is_some_and(|agreement| agreement.row == entry.max_row);
+                if entry.state == *state && !is_known {
                     let mut agreed = entry.clone();
                     agreed.agree(with);
                     changes.put(*key, Some(&entry), Some(&agreed))?;

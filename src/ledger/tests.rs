@@ -326,11 +326,13 @@ impl Model {
         sum_of(self.within(span).iter().map(|key| (key, &self.entries[key])))
     }
 
-    fn agree(&mut self, with: DeviceId, key: Key, always: bool) {
+    /// Told singly, it is remembered up to which row; of a whole span, only that it agreed.
+    fn agree(&mut self, with: DeviceId, key: Key, singly: bool) {
         let entry = self.entries.get_mut(&key).unwrap();
-        let known =
-            entry.agreement(with).is_some_and(|known| known.holds && known.state == entry.state.short());
-        if always || !known {
+        let known = entry.agreement(with).is_some_and(|known| {
+            known.holds && known.state == entry.state.short() && (!singly || known.row == entry.max_row)
+        });
+        if !known {
             entry.agree(with);
         }
     }

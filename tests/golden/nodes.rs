@@ -218,7 +218,23 @@ fn follow(stream: TcpStream, id: u32, script: &Script, stop: &Stop) {
     stream.set_nonblocking(false).expect("a socket");
     let Ok(mut peer) = Peer::greet(stream, Duration::from_secs(30), stop) else { return };
     while let Ok(message) = peer.hear() {
-        let Message::Meet(meet) = message else { panic!("device {id} was told: {}", message.name()) };
+        let meet = match message {
+            Message::Meet(meet) => meet,
+            Message::Compare(_) => {
+                // It keeps no ledger, but whoever is silent is silent at once.
+                let answer = script.answers.lock().expect("the script").get(&id).cloned();
+                match answer {
+                    Some(Answer::Hangs) => {
+                        script.asked.lock().expect("the script").push(id);
+                        let _ = stop.sleep(Duration::from_secs(60));
+                        return;
+                    }
+                    _ if peer.say(&Message::Refused(Refusal::NoLedger)).is_ok() => continue,
+                    _ => return,
+                }
+            }
+            message => panic!("device {id} was told: {}", message.name()),
+        };
         script.asked.lock().expect("the script").push(id);
         if let Some(meanwhile) = script.meanwhile.lock().expect("the script").as_mut() {
             meanwhile(&meet);

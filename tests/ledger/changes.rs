@@ -10,7 +10,28 @@ use swiftlet::hash_path::Partition;
 use super::cluster::{copy_database, database, row, rows, tombstone};
 use super::{GRAIN, heals, quiet};
 
-#[test]
+/// All of them at once: they mostly wait for the clock.
+pub const ALL: &[(&str, fn())] = &[
+    ("a_row_in_the_database", a_row_in_the_database),
+    (
+        "a_row_in_the_pending_file_also_if_the_file_was_there",
+        a_row_in_the_pending_file_also_if_the_file_was_there,
+    ),
+    ("a_write_within_the_clocks_grain_of_the_look", a_write_within_the_clocks_grain_of_the_look),
+    ("a_file_renamed_over_it", a_file_renamed_over_it),
+    ("a_file_restored_with_its_old_times", a_file_restored_with_its_old_times),
+    ("a_hot_journal", a_hot_journal),
+    ("a_journal_beside_a_file_that_is_as_it_was", a_journal_beside_a_file_that_is_as_it_was),
+    ("a_quarantine", a_quarantine),
+    ("damage_that_somebody_else_wrote", damage_that_somebody_else_wrote),
+    ("a_removed_directory", a_removed_directory),
+    ("a_new_database", a_new_database),
+    ("one_that_lies_where_it_does_not_belong", one_that_lies_where_it_does_not_belong),
+    ("a_drive_swapped_for_an_empty_one", a_drive_swapped_for_an_empty_one),
+    ("a_drive_swapped_for_an_older_one_ledger_and_all", a_drive_swapped_for_an_older_one_ledger_and_all),
+    ("an_empty_pending_file_changes_nothing", an_empty_pending_file_changes_nothing),
+];
+
 fn a_row_in_the_database() {
     let (cluster, containers) = quiet(3);
     cluster.open(1, &containers[0]).merge_rows(rows("new", 0..2), None).expect("merged");
@@ -18,7 +39,6 @@ fn a_row_in_the_database() {
     assert_eq!(cluster.replica(0, &containers[0]).expect("there").rows.len(), 7);
 }
 
-#[test]
 fn a_row_in_the_pending_file_also_if_the_file_was_there() {
     let (cluster, containers) = quiet(3);
     cluster.open(2, &containers[1]).put_record(row("first", 100)).expect("appended");
@@ -34,7 +54,6 @@ fn a_row_in_the_pending_file_also_if_the_file_was_there() {
     }
 }
 
-#[test]
 fn a_write_within_the_clocks_grain_of_the_look() {
     let (cluster, containers) = quiet(2);
     // Each row may come in the very tick in which a pass has just looked.
@@ -47,7 +66,6 @@ fn a_write_within_the_clocks_grain_of_the_look() {
     }
 }
 
-#[test]
 fn a_file_renamed_over_it() {
     let (cluster, containers) = quiet(2);
     let home = cluster.home(1, &containers[0]);
@@ -61,7 +79,6 @@ fn a_file_renamed_over_it() {
     assert_eq!(cluster.replica(2, &containers[0]).expect("there").rows.len(), 8);
 }
 
-#[test]
 fn a_file_restored_with_its_old_times() {
     let (cluster, containers) = quiet(2);
     let path = database(&cluster.home(0, &containers[0]));
@@ -78,7 +95,6 @@ fn a_file_restored_with_its_old_times() {
     assert_eq!(cluster.replica(0, &containers[0]).expect("there").rows.len(), 8);
 }
 
-#[test]
 fn a_hot_journal() {
     let (cluster, containers) = quiet(2);
     let path = database(&cluster.home(0, &containers[0]));
@@ -103,7 +119,6 @@ fn a_hot_journal() {
     assert!(cluster.open(0, &containers[0]).metadata().expect("read").0.is_empty());
 }
 
-#[test]
 fn a_journal_beside_a_file_that_is_as_it_was() {
     let (cluster, containers) = quiet(2);
     let path = database(&cluster.home(1, &containers[0]));
@@ -114,7 +129,6 @@ fn a_journal_beside_a_file_that_is_as_it_was() {
     heals(&cluster, &containers);
 }
 
-#[test]
 fn a_quarantine() {
     let (cluster, containers) = quiet(3);
     cluster.home(2, &containers[0]).quarantine().expect("moved").expect("there was one");
@@ -122,7 +136,6 @@ fn a_quarantine() {
     assert!(cluster.replica(2, &containers[0]).is_some());
 }
 
-#[test]
 fn damage_that_somebody_else_wrote() {
     let (cluster, containers) = quiet(3);
     let path = database(&cluster.home(1, &containers[0]));
@@ -133,7 +146,6 @@ fn damage_that_somebody_else_wrote() {
     assert!(cluster.replica(1, &containers[0]).is_some());
 }
 
-#[test]
 fn a_removed_directory() {
     let (cluster, containers) = quiet(3);
     fs::remove_dir_all(cluster.home(0, &containers[2]).dir()).expect("removed");
@@ -141,7 +153,6 @@ fn a_removed_directory() {
     assert!(cluster.replica(0, &containers[2]).is_some());
 }
 
-#[test]
 fn a_new_database() {
     let (cluster, mut containers) = quiet(2);
     let new = cluster.container("new");
@@ -150,7 +161,6 @@ fn a_new_database() {
     heals(&cluster, &containers);
 }
 
-#[test]
 fn one_that_lies_where_it_does_not_belong() {
     let (cluster, containers) = quiet(2);
     let home = cluster.home(0, &containers[0]);
@@ -165,7 +175,6 @@ fn one_that_lies_where_it_does_not_belong() {
     assert_eq!(cluster.replica(2, &containers[0]).expect("there").rows.len(), 6);
 }
 
-#[test]
 fn a_drive_swapped_for_an_empty_one() {
     let (cluster, containers) = quiet(4);
     let device = cluster.device(1);
@@ -177,7 +186,6 @@ fn a_drive_swapped_for_an_empty_one() {
     }
 }
 
-#[test]
 fn a_drive_swapped_for_an_older_one_ledger_and_all() {
     let (cluster, containers) = quiet(4);
     let (device, old) = (cluster.device(1), cluster.device(1).with_extension("old"));
@@ -192,7 +200,6 @@ fn a_drive_swapped_for_an_older_one_ledger_and_all() {
     assert_eq!(cluster.replica(1, &containers[0]).expect("there").rows.len(), 8);
 }
 
-#[test]
 fn an_empty_pending_file_changes_nothing() {
     let (cluster, containers) = quiet(1);
     File::create(cluster.home(0, &containers[0]).pending_path()).expect("made");

@@ -6,6 +6,12 @@ use std::os::unix::fs::FileExt;
 use super::cluster::rows;
 use super::{heals, ledger, quiet};
 
+/// All of them at once: they mostly wait for the clock.
+pub const ALL: &[(&str, fn())] = &[
+    ("whatever_happens_to_it_changes_are_seen", whatever_happens_to_it_changes_are_seen),
+    ("a_bit_anywhere_may_flip", a_bit_anywhere_may_flip),
+];
+
 /// What may happen to a ledger.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
@@ -20,7 +26,6 @@ enum Harm {
     AnotherDrives,
 }
 
-#[test]
 fn whatever_happens_to_it_changes_are_seen() {
     use Harm::*;
     let (cluster, containers) = quiet(6);
@@ -82,7 +87,6 @@ fn whatever_happens_to_it_changes_are_seen() {
     heals(&cluster, &containers);
 }
 
-#[test]
 fn a_bit_anywhere_may_flip() {
     let (cluster, containers) = quiet(4);
     let path = ledger(&cluster, 0);

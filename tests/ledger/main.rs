@@ -73,6 +73,46 @@ fn ledger(cluster: &Cluster, device: usize) -> PathBuf {
     cluster.device(device).join("agent/ledger.db")
 }
 
+/// Runs scenarios side by side, and says which of them failed.
+fn all_at_once(scenarios: &[(&str, fn())]) {
+    let failed: Vec<&str> = thread::scope(|scope| {
+        let running: Vec<_> = scenarios
+            .iter()
+            .map(|(name, scenario)| {
+                let thread = thread::Builder::new().name((*name).to_owned());
+                (*name, thread.spawn_scoped(scope, scenario).expect("a thread"))
+            })
+            .collect();
+        running.into_iter().filter_map(|(name, thread)| thread.join().err().map(|_| name)).collect()
+    });
+    assert!(failed.is_empty(), "failed: {}", failed.join(", "));
+}
+
+#[test]
+fn whatever_changes_is_seen() {
+    all_at_once(changes::ALL);
+}
+
+#[test]
+fn a_damaged_ledger_costs_a_look() {
+    all_at_once(damage::ALL);
+}
+
+#[test]
+fn peers_are_not_what_their_ledgers_say() {
+    all_at_once(peers::ALL);
+}
+
+#[test]
+fn differences_start_at_the_last_agreement() {
+    all_at_once(points::ALL);
+}
+
+#[test]
+fn time_changes_things_too() {
+    all_at_once(time::ALL);
+}
+
 #[test]
 fn what_nobody_changed_is_not_opened_and_not_spoken_of() {
     let (cluster, containers) = quiet(40);

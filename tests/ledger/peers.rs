@@ -5,7 +5,20 @@ use std::fs;
 use super::cluster::{database, rows};
 use super::{heals, ledger, quiet, quiet_with, settle};
 
-#[test]
+/// All of them at once: they mostly wait for the clock.
+pub const ALL: &[(&str, fn())] = &[
+    (
+        "a_peer_that_lost_its_databases_but_not_its_ledger_gets_them_back",
+        a_peer_that_lost_its_databases_but_not_its_ledger_gets_them_back,
+    ),
+    ("a_lie_in_a_ledger_lasts_until_the_full_look", a_lie_in_a_ledger_lasts_until_the_full_look),
+    ("a_peer_that_was_away_hears_of_all_that_changed", a_peer_that_was_away_hears_of_all_that_changed),
+    (
+        "a_database_that_others_deleted_is_not_brought_back_by_an_agreement",
+        a_database_that_others_deleted_is_not_brought_back_by_an_agreement,
+    ),
+];
+
 fn a_peer_that_lost_its_databases_but_not_its_ledger_gets_them_back() {
     let (cluster, containers) = quiet(4);
     fs::remove_dir_all(cluster.device(2).join("containers")).expect("removed");
@@ -16,7 +29,6 @@ fn a_peer_that_lost_its_databases_but_not_its_ledger_gets_them_back() {
     heals(&cluster, &containers);
 }
 
-#[test]
 fn a_lie_in_a_ledger_lasts_until_the_full_look() {
     let (cluster, containers) = quiet_with(3, &[("agent_full_check_interval", "8")]);
     // The liar: device 1 holds a row that its ledger knows nothing of, for its ledger claims to have looked since.
@@ -56,7 +68,6 @@ fn swear(ledger: &std::path::Path, home: &swiftlet::drive::HashDir, seen: [u8; 1
     ledger.update(&[(key, Some(Entry { seen: Some(seen), ..entry }))]).expect("written");
 }
 
-#[test]
 fn a_peer_that_was_away_hears_of_all_that_changed() {
     let (cluster, containers) = quiet(5);
     cluster.end(1, nix::sys::signal::Signal::SIGKILL);
@@ -69,7 +80,6 @@ fn a_peer_that_was_away_hears_of_all_that_changed() {
     heals(&cluster, &containers);
 }
 
-#[test]
 fn a_database_that_others_deleted_is_not_brought_back_by_an_agreement() {
     let (cluster, containers) = quiet(2);
     let path = database(&cluster.home(0, &containers[0]));

@@ -7,13 +7,18 @@ use swiftlet::timestamp::Timestamp;
 use super::cluster::{Cluster, Container, row, wait};
 use super::{quiet_with, settle};
 
+/// All of them at once: they mostly wait for the clock.
+pub const ALL: &[(&str, fn())] = &[
+    ("a_tombstone_goes_when_its_age_comes", a_tombstone_goes_when_its_age_comes),
+    ("a_deleted_database_goes_when_its_age_comes", a_deleted_database_goes_when_its_age_comes),
+];
+
 const AGE: &str = "12";
 
 fn aging() -> (Cluster, Vec<Container>) {
     quiet_with(2, &[("reclaim_age", AGE)])
 }
 
-#[test]
 fn a_tombstone_goes_when_its_age_comes() {
     let (cluster, containers) = aging();
     let now = Timestamp::at(SystemTime::now());
@@ -35,7 +40,6 @@ fn a_tombstone_goes_when_its_age_comes() {
     assert_eq!(cluster.disagreement(&containers[0]), None);
 }
 
-#[test]
 fn a_deleted_database_goes_when_its_age_comes() {
     let (cluster, containers) = aging();
     let now = Timestamp::at(SystemTime::now());

@@ -185,7 +185,7 @@ fn no_row_is_lost_while_a_whole_file_is_merged() {
             written.insert(name);
             true
         };
-        let arrival = Arrival { dir: &home, device: "d1", sender: &theirs.id, max_row: theirs.max_row };
+        let arrival = Arrival { dir: &home, device: "d1", sender: &theirs, max_row: theirs.max_row };
         arrival.merge(staged, &mut write).unwrap_or_else(|error| panic!("{writer:?}: {error}"));
         write();
 
