@@ -17,7 +17,7 @@ use md5::{Digest, Md5};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, statat};
 use swiftlet::drive::{DeviceName, Drive};
-use swiftlet::hash_path::Partition;
+use swiftlet::hash_path;
 use swiftlet::scan::{Filter, Walk};
 
 #[derive(Debug, Parser)]
@@ -166,7 +166,7 @@ fn by_scan(tree: &Tree) -> Seen {
     let name = DeviceName::new(DEVICE).expect("a name");
     let drive = Arc::new(Drive::open(&tree.devices, &name, false).expect("a drive"));
     let mut seen = Seen::default();
-    for found in Walk::new(drive, Filter::default(), Partition(0)) {
+    for found in Walk::new(drive, Filter::default(), hash_path::Partition(0)) {
         seen.saw(fs::metadata(found.expect("found").hash_dir.usual_path()).expect("there").ino());
     }
     seen
