@@ -17,7 +17,8 @@ use md5::{Digest, Md5};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, statat};
 use swiftlet::drive::{DeviceName, Drive};
-use swiftlet::scan::{Filter, scan};
+use swiftlet::hash_path;
+use swiftlet::scan::{Filter, Walk};
 
 #[derive(Debug, Parser)]
 struct Options {
@@ -165,8 +166,8 @@ fn by_scan(tree: &Tree) -> Seen {
     let name = DeviceName::new(DEVICE).expect("a name");
     let drive = Arc::new(Drive::open(&tree.devices, &name, false).expect("a drive"));
     let mut seen = Seen::default();
-    for found in scan([drive], &Filter::default(), 1) {
-        seen.saw(fs::metadata(found.expect("found").database).expect("there").ino());
+    for found in Walk::new(drive, Filter::default(), hash_path::Partition(0)) {
+        seen.saw(fs::metadata(found.expect("found").hash_dir.usual_path()).expect("there").ino());
     }
     seen
 }

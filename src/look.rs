@@ -93,7 +93,10 @@ fn entry(
     let replica = Entry::replica_of(&info.id);
     let (introduce, met_row, agreements) = match known {
         // Another database in its place: nothing that was agreed is about this one.
-        Some(known) if known.replica == replica => (known.introduce, known.met_row, known.agreements),
+        // A database whose numbers went back is another too: it came from a backup.
+        Some(known) if known.replica == replica && known.max_row <= info.max_row => {
+            (known.introduce, known.met_row, known.agreements)
+        }
         _ => (false, info.max_row, vec![]),
     };
     Entry {
@@ -103,7 +106,7 @@ fn entry(
         max_row: info.max_row,
         met_row,
         due_secs: next_look(config, dir, due, now),
-        introduce: introduce || wants_introduction(config, met_row, info.max_row),
+        introduce: introduce || info.sharding_initiated || wants_introduction(config, met_row, info.max_row),
         agreements,
     }
 }

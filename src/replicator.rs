@@ -79,8 +79,8 @@ pub struct Found<'a> {
 
 /// How one target fared.
 enum Fate {
-    /// The exchange ended; the peer may or may not hold everything now.
-    Done(Outcome),
+    /// The exchange ended; the peer may or may not hold everything now. It may be that all we knew of it was wrong.
+    Done { outcome: Outcome, restarted: bool },
     /// It did not.
     Failed,
     /// It did not, because our own database turned out to be damaged. It is in quarantine now.
@@ -101,6 +101,7 @@ impl<'a> Replicator<'a> {
     /// Does all that a pass does for one database, with all its peers, and counts it. Nothing that goes wrong here goes
     /// further.
     pub fn replicate(&mut self, found: &Found, tally: &mut Tally) {
+        tally.attempted += 1;
         debug!("Replicating db {}", found.dir.dir().display());
         let mut looked = match self.open(found, None, tally) {
             Ok(looked) => looked,
@@ -128,6 +129,7 @@ impl<'a> Replicator<'a> {
         due: bool,
         tally: &mut Tally,
     ) -> Option<Option<Entry>> {
+        tally.attempted += 1;
         debug!("Looking into db {}", found.dir.dir().display());
         if let Some((info, entry)) = glance(&self.node.config, found.dir, known.clone()) {
             tally.opened += 1;
@@ -185,6 +187,8 @@ impl<'a> Replicator<'a> {
         let errand =
             Errand { partition, intent: Intent::Agree, known: &entry, only: Some(&only), proven: None };
         let sent = self.send_to_all(found, &mut broker, &info, &errand, tally);
+        let mut entry = entry;
+        sent.restarted.iter().for_each(|target| entry.forget(*target));
         let met = entry.introduce && sent.delivered.len() == targets.len();
         let entry = match sum_up(&self.node.config, found.dir, &mut broker, Some(entry.clone())) {
             Ok((_, entry)) if met => Entry { introduce: false, met_row: entry.max_row, ..entry },
@@ -386,7 +390,13 @@ impl<'a> Replicator<'a> {
         }
         let primaries = targets.len();
         let mut handoffs = ring.handoffs(partition);
-        let mut sent = Sent { targets: vec![], delivered: BTreeSet::new(), calls: 0, stands_in: false };
+        let mut sent = Sent {
+            targets: vec![],
+            delivered: BTreeSet::new(),
+            calls: 0,
+            restarted: vec![],
+            stands_in: false,
+        };
         let mut again = Tally::default();
         let mut at = 0;
         while at < targets.len() {
@@ -406,14 +416,17 @@ impl<'a> Replicator<'a> {
                     at = targets.len();
                     true
                 }
-                Fate::Done(outcome) => {
+                Fate::Done { outcome, restarted } => {
+                    if *restarted {
+                        sent.restarted.push(target.id);
+                    }
                     if outcome.delivered() {
                         sent.delivered.insert(target.id);
                     }
                     matches!(outcome, Outcome::Refused(_))
                 }
             };
-            if matches!(fate, Fate::Done(Outcome::Refused(Refusal::NotMounted))) {
+            if matches!(fate, Fate::Done { outcome: Outcome::Refused(Refusal::NotMounted), .. }) {
                 match handoffs.next() {
                     // We are the one that stands in for the dead device.
                     Some(handoff) if handoff.id == found.device.id => sent.stands_in = true,
@@ -549,16 +562,17 @@ impl<'a> Replicator<'a> {
 
     fn count(&mut self, whom: &str, info: &ReplicaInfo, ended: Ended, tally: &mut Tally) -> Fate {
         let container = || format!("{}/{}", info.account, info.container);
-        let Exchanged { outcome, rows_sent } = match ended {
+        let Exchanged { outcome, rows_sent, restarted } = match ended {
             Ended::Exchanged(exchanged) => exchanged,
             Ended::Forecast(forecast) => {
                 if let Some(say) = self.dry_run {
                     say(format!("{} -> {whom}: {}", container(), foretell(&forecast, info)));
                 }
-                return Fate::Done(match forecast {
+                let outcome = match forecast {
                     Forecast::Refused(refusal) => Outcome::Refused(refusal),
                     _ => Outcome::Nothing(Agreement::NoChange),
-                });
+                };
+                return Fate::Done { outcome, restarted: false };
             }
         };
         tally.rows_sent += rows_sent;
@@ -614,7 +628,7 @@ impl<'a> Replicator<'a> {
                 error!("ERROR syncing {} with {whom}: it refused, {refusal}", container());
             }
         }
-        Fate::Done(outcome)
+        Fate::Done { outcome, restarted }
     }
 
     /// Enough targets hold all of it (`swift/common/db_replicator.py: cleanup_post_replicate`).
@@ -703,6 +717,8 @@ struct Sent<'r> {
     /// Targets that hold, durably, all that we have.
     delivered: BTreeSet<DeviceId>,
     calls: usize,
+    /// Targets of which all we knew was wrong.
+    restarted: Vec<DeviceId>,
     /// This device holds a replica in a dead one's place.
     stands_in: bool,
 }

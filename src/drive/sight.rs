@@ -43,7 +43,7 @@ impl HashDir {
     /// As `stat`.
     pub fn sight(&self) -> io::Result<Option<Sight>> {
         let Some(dir) = stat(self.dir())?.filter(Metadata::is_dir) else { return Ok(None) };
-        let usual = self.dir().join(format!("{}.db", self.hash()));
+        let usual = self.usual_path();
         let (file, usual, name) = match stat(&usual)? {
             Some(file) => (file, true, usual),
             None => match self.in_charge()? {

@@ -155,12 +155,16 @@ impl<'a> Visit<'a> {
         Some((ledger, Key::new(self.meet.place.hash, ring.part_shift())))
     }
 
-    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told.
-    fn note(&mut self) {
+    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told. Where it
+    /// `restarted`, what was agreed with the sender before was not so.
+    fn note(&mut self, restarted: bool) {
         let Some((ledger, key)) = self.ledger() else { return };
         let Some(broker) = &mut self.broker else { return };
         let noted = || -> Result<(), Box<dyn std::error::Error>> {
-            let known = ledger.entry(key)?;
+            let mut known = ledger.entry(key)?;
+            if let (Some(known), Some(asker)) = (&mut known, self.meet.asker.filter(|_| restarted)) {
+                known.forget(asker);
+            }
             let (_, entry) = sum_up(&self.node.config, &self.dir, broker, known)?;
             Ok(ledger.update(&[(key, Some(entry))])?)
         };
@@ -272,7 +276,7 @@ impl<'a> Visit<'a> {
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         (self.share, self.spare) = (None, None);
-        self.note();
+        self.note(restart);
         peer.say(&settled(info))?;
         Ok(())
     }
@@ -375,7 +379,7 @@ impl<'a> Visit<'a> {
         let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
         let info = broker.info().map_err(|error| refuse_broker(&self.dir, error))?;
         self.broker = Some(broker);
-        self.note();
+        self.note(true);
         info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
         peer.say(&settled(info))?;
         Ok(Progress::Over)

@@ -77,6 +77,11 @@ impl Entry {
         }
     }
 
+    /// Nothing that was agreed with the device counts any more.
+    pub fn forget(&mut self, with: DeviceId) {
+        self.agreements.retain(|agreement| agreement.with != with);
+    }
+
     /// As stored under a key. The bytes know their key and whether they are whole.
     pub fn encode(&self, key: Key) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(128);

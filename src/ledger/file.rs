@@ -6,8 +6,9 @@
 //! or a few times a call, so that a disk that damages whatever is written to it ends in a [`LedgerError`].
 //!
 //! Where SQLite would wait for the disk it does not (`synchronous = OFF`): a process that is killed leaves a journal, and
-//! the next one rolls back; after a power failure the file may be torn, and is then found out by checksums, or says of a
-//! database what was true once. The journal is cut, not deleted, so that nobody who still has a file open that we removed
+//! the next one rolls back. After a power failure the file may be old, and says of a database what was true once; or
+//! torn, and is found out by checksums. Only what the sums say needs more: they must be those of the entries beside them,
+//! so they are all made anew when the file is opened for the first time since the machine started. The journal is cut, not deleted, so that nobody who still has a file open that we removed
 //! deletes the journal of the next one.
 
 use std::fs::{self, DirBuilder};
@@ -185,7 +186,7 @@ impl LedgerFile {
             open.admitted = true;
         }
         let transaction = open.conn.transaction_with_behavior(behavior)?;
-        let done = work(&Rows::new(&transaction, self.terms.part_shift))?;
+        let done = work(&self.rows(&transaction))?;
         transaction.commit()?;
         Ok(done)
     }
@@ -233,23 +234,33 @@ impl LedgerFile {
         if mode != "truncate" {
             return Err(Fault::Damaged(format!("its journal is kept in mode {mode}")));
         }
+        let boot = boot();
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        if self.is_ours(&transaction)? {
+        if self.is_ours(&transaction)? && self.rows(&transaction).boot()? == boot {
             return Ok(());
         }
         drop(transaction);
-        // Another process may be about to fill it as well.
+        // Another process may be about to do the same.
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if !self.is_ours(&transaction)? {
             for table in TABLES {
                 transaction.execute_batch(table)?;
             }
-            transaction.execute("INSERT INTO terms (terms) VALUES (?)", [self.terms_text()])?;
+            transaction
+                .execute("INSERT INTO terms (terms, boot) VALUES (?, ?)", [self.terms_text(), boot])?;
             transaction.execute_batch(&format!(
                 "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
             ))?;
+        } else if self.rows(&transaction).boot()? != boot {
+            // If the power failed, some pages are older than others: what the sums say is not to be relied on.
+            self.rows(&transaction).mend_all()?;
+            self.rows(&transaction).put_boot(&boot)?;
         }
         Ok(transaction.commit()?)
+    }
+
+    fn rows<'a>(&self, conn: &'a Connection) -> Rows<'a> {
+        Rows::new(conn, self.terms.part_shift)
     }
 
     /// A ledger that we can go on with; `false` if there is nothing in the file yet.
@@ -300,6 +311,20 @@ impl LedgerFile {
     fn names(&self) -> [PathBuf; 4] {
         ["", "-journal", "-wal", "-shm"].map(|ending| with_ending(&self.path, ending))
     }
+}
+
+/// Removes what there is of a drive's ledger; what cannot be removed stays.
+pub(super) fn discard(drive: &Drive) {
+    let dir = drive.root().join("agent");
+    for ending in ["-journal", "-wal", "-shm", ""] {
+        let _ = fs::remove_file(with_ending(&dir.join("ledger.db"), ending));
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// Another whenever the machine starts; the same for ever where there is no telling.
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Device and inode of what a path names.

@@ -119,9 +119,10 @@ impl<'a> Rows<'a> {
             .prepare_cached("SELECT number, body FROM part WHERE number BETWEEN ?1 AND ?2 ORDER BY number")?;
         let mut rows = select.query([first.0, last.0])?;
         let mut next = i64::from(first.0);
+        let end = u64::from(last.0).saturating_add(1).min(self.shift.partitions()) as i64;
         while let Some(row) = rows.next()? {
             let number = row.get_ref(0)?.as_i64()?;
-            if !(next..=i64::from(last.0)).contains(&number) {
+            if !(next..end).contains(&number) {
                 return Err(Fault::Damaged("partitions are out of order".to_owned()));
             }
             let partition = Partition(number as u32);
@@ -172,6 +173,39 @@ impl<'a> Rows<'a> {
             self.put_part(partition, &right)?;
         }
         Ok(wrong || !damaged.is_empty())
+    }
+
+    /// Mends every partition.
+    pub fn mend_all(&self) -> Result<(), Fault> {
+        let mut from = Partition(0);
+        loop {
+            // The next that has entries, or sums.
+            let mut next: Option<Partition> = None;
+            self.each_body(Key::first_of(from, self.shift), Span::ALL.last(), |key, _| {
+                next = Some(key.partition(self.shift));
+                Ok(enough(true))
+            })?;
+            self.each_part(from, Partition(u32::MAX), |partition, _| {
+                next = Some(next.map_or(partition, |next| next.min(partition)));
+                enough(true)
+            })?;
+            let Some(partition) = next else { return Ok(()) };
+            self.mend(partition)?;
+            if u64::from(partition.0) + 1 == self.shift.partitions() {
+                return Ok(());
+            }
+            from = Partition(partition.0 + 1);
+        }
+    }
+
+    /// The start of the machine under which it was last known to be of one piece.
+    pub fn boot(&self) -> Result<String, Fault> {
+        Ok(self.conn.query_row("SELECT boot FROM terms", [], |row| row.get(0))?)
+    }
+
+    pub fn put_boot(&self, boot: &str) -> Result<(), Fault> {
+        self.conn.execute("UPDATE terms SET boot = ?", [boot])?;
+        Ok(())
     }
 
     /// A record of another kind: one of a table of at most one row.
@@ -260,7 +294,7 @@ pub(super) const TABLES: [&str; 4] = [
     "CREATE TABLE entry (key BLOB NOT NULL PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE part (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE TABLE survey (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
-    "CREATE TABLE terms (terms TEXT NOT NULL)",
+    "CREATE TABLE terms (terms TEXT NOT NULL, boot TEXT NOT NULL)",
 ];
 /// Where a survey's checksum takes it to stand.
 const SURVEY: Key = Key(0);

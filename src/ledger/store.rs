@@ -26,6 +26,11 @@ impl Ledger {
         Ok(Ledger { file: LedgerFile::open(drive, terms)?, walking: Mutex::default() })
     }
 
+    /// Removes the ledger of a drive, as far as there is one. It is only a cache.
+    pub fn discard(drive: &Drive) {
+        super::file::discard(drive);
+    }
+
     /// What it is kept under.
     pub fn terms(&self) -> Terms {
         self.file.terms()

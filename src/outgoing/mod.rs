@@ -118,6 +118,8 @@ pub struct Exchanged {
     pub outcome: Outcome,
     /// Rows sent.
     pub rows_sent: u64,
+    /// What was known of how far the peer had come turned out to be wrong.
+    pub restarted: bool,
 }
 
 /// What a peer would be sent.
@@ -172,7 +174,7 @@ impl Subject<'_> {
             sender = sender.proven();
         }
         let mut shipping = None;
-        let mut rows_sent = 0;
+        let (mut rows_sent, mut restarted) = (0, false);
         loop {
             (sender, actions) = 'step: {
                 for action in actions {
@@ -216,6 +218,7 @@ impl Subject<'_> {
                             let point =
                                 point.or(shipping.as_ref().map(|file| file.max_row)).unwrap_or(RowId::NONE);
                             if restart {
+                                restarted = true;
                                 self.broker.set_sync_point(&id, point, Direction::Outgoing)?;
                             } else {
                                 let point = SyncPoint { remote_id: id, point };
@@ -225,7 +228,7 @@ impl Subject<'_> {
                         Action::Distrust(id) => {
                             self.broker.set_sync_point(&id, RowId::NONE, Direction::Incoming)?;
                         }
-                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
+                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent, restarted }),
                     }
                 }
                 sender.hear(peer.hear()?)?

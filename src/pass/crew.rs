@@ -27,7 +27,7 @@ pub(super) struct Job<'a> {
 /// Walks all drives at the same time, and returns when all that came of it is done.
 pub(super) fn walk_all(pass: &Pass, drives: &[(&Device, Arc<Drive>)]) {
     let node = pass.node;
-    let ledgers: Vec<_> = drives.iter().map(|(_, drive)| Round::ledger(pass, drive)).collect();
+    let ledgers: Vec<_> = drives.iter().map(|(device, drive)| Round::ledger(pass, device, drive)).collect();
     let rounds: Vec<Round> = drives
         .iter()
         .zip(&ledgers)
@@ -47,7 +47,9 @@ pub(super) fn walk_all(pass: &Pass, drives: &[(&Device, Arc<Drive>)]) {
                         continue;
                     }
                     let database = round.perform(&mut replicator, task);
-                    pass.tell(&pass.tally(), &database);
+                    if let Some(database) = database {
+                        pass.tell(&pass.tally(), &database.to_string_lossy());
+                    }
                 }
             };
             let thread = thread::Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES);

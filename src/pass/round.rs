@@ -7,6 +7,7 @@
 //! is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{error, warn};
@@ -69,9 +70,17 @@ impl Task {
 
 impl<'a> Round<'a> {
     /// The ledger of a drive, if the pass goes by it.
-    pub(super) fn ledger(pass: &Pass, drive: &Drive) -> Option<Arc<Ledger>> {
+    pub(super) fn ledger(pass: &Pass, device: &Device, drive: &Drive) -> Option<Arc<Ledger>> {
         let whole = pass.scope.partitions.is_none() && !pass.node.config.handoffs_only;
-        (whole && !pass.dry_run).then(|| pass.node.ledger(drive, pass.ring)).flatten()
+        if !whole || pass.dry_run {
+            return None;
+        }
+        if !pass.ring.assigned(device.id) {
+            // Nothing belongs there any more, and nothing of ours is to stay behind.
+            Ledger::discard(drive);
+            return None;
+        }
+        pass.node.ledger(drive, pass.ring)
     }
 
     pub(super) fn new(
@@ -210,28 +219,26 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Does a job; says which database it was about.
-    pub(super) fn perform(&self, replicator: &mut Replicator<'a>, task: Task) -> String {
+    /// Does a job; says which database it was about, if it was about one.
+    pub(super) fn perform(&self, replicator: &mut Replicator<'a>, task: Task) -> Option<PathBuf> {
         let mut tally = Tally::default();
         let about = match task {
             Task::Replicate(found) => {
-                tally.attempted += 1;
                 replicator.replicate(&self.found(&found), &mut tally);
-                found.hash_dir.dir().display().to_string()
+                Some(found.hash_dir.usual_path())
             }
             Task::Look { found, known, due } => {
-                tally.attempted += 1;
                 if let Some(recorder) = &self.recorder {
                     let key = Key::new(found.hash_dir.hash(), self.pass.ring.part_shift());
                     if let Some(entry) = replicator.look(&self.found(&found), known, due, &mut tally) {
                         recorder.note(key, entry);
                     }
                 }
-                found.hash_dir.dir().display().to_string()
+                Some(found.hash_dir.usual_path())
             }
             Task::Compare(peer) => {
                 self.compare(replicator, peer, &mut tally);
-                String::new()
+                None
             }
             Task::Settle(key, entry) => {
                 let shift = self.pass.ring.part_shift();
@@ -246,7 +253,7 @@ impl<'a> Round<'a> {
                 if let (Some(recorder), Some(entry)) = (&self.recorder, settled.entry) {
                     recorder.note(key, entry);
                 }
-                dir.dir().display().to_string()
+                Some(dir.usual_path())
             }
         };
         self.pass.tally().add(&tally);
@@ -291,7 +298,7 @@ impl<'a> Round<'a> {
         let mut tally = self.pass.tally();
         tally.attempted += databases;
         if let Some(found) = last {
-            self.pass.tell(&tally, &found.hash_dir.dir().to_string_lossy());
+            self.pass.tell(&tally, &found.hash_dir.usual_path().to_string_lossy());
         }
     }
 

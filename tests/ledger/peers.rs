@@ -30,14 +30,14 @@ fn a_peer_that_lost_its_databases_but_not_its_ledger_gets_them_back() {
 }
 
 fn a_lie_in_a_ledger_lasts_until_the_full_look() {
-    let (cluster, containers) = quiet_with(3, &[("agent_full_check_interval", "8")]);
+    let (cluster, containers) = quiet_with(3, &[("agent_full_check_interval", "30")]);
     // The liar: device 1 holds a row that its ledger knows nothing of, for its ledger claims to have looked since.
     let home = cluster.home(1, &containers[0]);
     cluster.open(1, &containers[0]).merge_rows(rows("unheard", 0..1), None).expect("merged");
     let seen = home.sight().expect("seen").expect("there").fingerprint;
     swear(&ledger(&cluster, 1), &home, seen);
     assert!(
-        super::cluster::wait(std::time::Duration::from_secs(40), || {
+        super::cluster::wait(std::time::Duration::from_secs(60), || {
             cluster.once_all();
             cluster.disagreement(&containers[0]).is_none()
         }),
@@ -60,7 +60,7 @@ fn swear(ledger: &std::path::Path, home: &swiftlet::drive::HashDir, seen: [u8; 1
     let terms = Terms {
         part_shift: PartShift::new(32 - super::cluster::PART_POWER).expect("a shift"),
         reclaim_age: Duration::from_secs(604_800),
-        full_check_interval: Duration::from_secs(8),
+        full_check_interval: Duration::from_secs(30),
     };
     let ledger = Ledger::open(&drive, terms).expect("opened");
     let key = Key::new(home.hash(), terms.part_shift);

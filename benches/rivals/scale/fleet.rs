@@ -45,8 +45,8 @@ pub struct Fleet {
 /// A database of one kind, and where in it that stands which is each one's own.
 struct Template {
     bytes: Vec<u8>,
-    container_at: usize,
-    id_at: usize,
+    container_at: Vec<usize>,
+    id_at: Vec<usize>,
     /// The same on the disk, where its file system can share blocks between files.
     to_clone: Option<File>,
 }
@@ -72,14 +72,14 @@ impl Fleet {
 
     fn template(&self, kind: usize) -> Template {
         let bytes = self.by_sqlite(PLACE_OF_CONTAINER, PLACE_OF_ID, kind);
-        let only = |wanted: &str| {
-            let mut found =
-                bytes.windows(wanted.len()).enumerate().filter(|(_, text)| *text == wanted.as_bytes());
-            let (at, _) = found.next().expect("the template has it");
-            assert!(found.next().is_none(), "{wanted} stands in the template once");
-            at
+        // More than once where SQLite moved a row and left its old bytes in the page: they mean nothing, and agree.
+        let all = |wanted: &str| {
+            let text = bytes.windows(wanted.len()).enumerate().filter(|(_, text)| *text == wanted.as_bytes());
+            let places: Vec<usize> = text.map(|(at, _)| at).collect();
+            assert!(!places.is_empty(), "the template has {wanted}");
+            places
         };
-        let (container_at, id_at) = (only(PLACE_OF_CONTAINER), only(PLACE_OF_ID));
+        let (container_at, id_at) = (all(PLACE_OF_CONTAINER), all(PLACE_OF_ID));
         let path = self.root.join(format!("template{kind}"));
         fs::write(&path, &bytes).expect("a template");
         let original = File::open(&path).expect("a template");
@@ -162,7 +162,9 @@ impl Fleet {
             let path = home.dir().join(format!("{}.db", home.hash()));
             let mut file = OpenOptions::new().write(true).create_new(true).open(&path).expect("a new file");
             let id = id(number, node);
-            let patches = [(template.container_at, container.as_bytes()), (template.id_at, id.as_bytes())];
+            let places = template.container_at.iter().map(|at| (*at, container.as_bytes()));
+            let patches: Vec<(usize, &[u8])> =
+                places.chain(template.id_at.iter().map(|at| (*at, id.as_bytes()))).collect();
             if let Some(original) = &template.to_clone {
                 rustix::fs::ioctl_ficlone(&file, original).expect("a clone");
                 for (at, text) in patches {

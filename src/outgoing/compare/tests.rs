@@ -11,11 +11,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::drive::Drive;
 use crate::hash_path::Partition;
 use crate::incoming::{Comparing, message_of};
-use crate::ledger::LEAVES_LIMIT;
+use crate::ledger::{Entry, LEAVES_LIMIT, Ledger, Terms};
 use crate::protocol::message::Message;
 use crate::protocol::receiver::{self, Receiver};
+use crate::replica::RowId;
 use crate::stop::Stop;
 
 /// A ledger in memory, and what it was told to remember.
@@ -170,24 +172,33 @@ fn ends() -> (Peer<UnixStream>, Peer<UnixStream>) {
     (ours, theirs.join().expect("no panic"))
 }
 
+/// Every partition but each third; to a [`Fake`], all are the same.
 fn shared() -> PartitionSet {
-    [Partition(0)].into_iter().collect()
+    (0..4096).filter(|number| number % 3 != 0).map(Partition).collect()
 }
 
-fn call(peer: &mut Peer<UnixStream>, ledger: &Fake) -> Result<Compared, CompareError> {
+fn call(
+    peer: &mut Peer<UnixStream>,
+    ledger: &impl Sums,
+    shared: &PartitionSet,
+) -> Result<Compared, CompareError> {
     let pair = Pair {
         ours: DeviceId(1),
         theirs: DeviceId(2),
         device: DeviceName::new("sdb1").expect("a name"),
-        part_shift: PartShift::new(16).expect("within 32"),
-        shared: &shared(),
+        part_shift: PartShift::new(20).expect("within 32"),
+        shared,
     };
     compare(peer, ledger, &pair)
 }
 
 /// Answers with a ledger until the caller leaves; says what it was asked.
-fn answer(mut peer: Peer<UnixStream>, ledger: &Arc<Fake>) -> Result<usize, PeerError> {
-    let (mut receiver, mut comparing, mut asked) = (Receiver::start(), None::<Comparing<Fake>>, 0);
+fn answer<L: Sums>(
+    mut peer: Peer<UnixStream>,
+    ledger: &Arc<L>,
+    shared: &PartitionSet,
+) -> Result<usize, PeerError> {
+    let (mut receiver, mut comparing, mut asked) = (Receiver::start(), None::<Comparing<L>>, 0);
     loop {
         let message = match peer.hear() {
             Err(PeerError::Gone) => return Ok(asked),
@@ -196,11 +207,15 @@ fn answer(mut peer: Peer<UnixStream>, ledger: &Arc<Fake>) -> Result<usize, PeerE
         let (next, action) = receiver.hear(message)?;
         let sums = match action {
             receiver::Action::Compare(compare) => {
-                let begun = comparing.insert(Comparing::new(ledger.clone(), shared(), compare.asker));
+                let begun = comparing.insert(Comparing::new(ledger.clone(), shared.clone(), compare.asker));
                 begun.start(compare.sum)
             }
             receiver::Action::Open { spans, alike } => {
                 comparing.as_mut().expect("begun").open(&spans, &alike)
+            }
+            receiver::Action::Wait => {
+                receiver = next;
+                continue;
             }
             _ => panic!("nobody asked for that"),
         };
@@ -218,11 +233,12 @@ struct Run {
     questions: usize,
 }
 
-fn run(ours: &Fake, theirs: &Arc<Fake>) -> Run {
+fn run<L: Sums>(ours: &L, theirs: &Arc<L>) -> Run {
+    let shared = &shared();
     let (mut near, far) = ends();
     thread::scope(|scope| {
-        let answering = scope.spawn(move || answer(far, theirs));
-        let compared = call(&mut near, ours).expect("no trouble");
+        let answering = scope.spawn(move || answer(far, theirs, shared));
+        let compared = call(&mut near, ours, shared).expect("no trouble");
         let (sent, received) = near.bytes();
         drop(near);
         let questions = answering.join().expect("no panic").expect("no trouble");
@@ -340,6 +356,75 @@ fn cost_follows_the_difference() {
 }
 
 #[test]
+fn ledgers_on_drives_learn_the_same() {
+    const COUNT: u32 = 12_000;
+    let part_shift = PartShift::new(20).expect("within 32");
+    let day = Duration::from_secs(86_400);
+    let terms = Terms { part_shift, reclaim_age: 7 * day, full_check_interval: day };
+    let devices = tempfile::tempdir().expect("a directory");
+    let ledger = |name: &str, databases: &dyn Fn(u32) -> Option<u32>| {
+        std::fs::create_dir(devices.path().join(name)).expect("room");
+        let name = DeviceName::new(name).expect("a name");
+        let drive = Drive::open(devices.path(), &name, false).expect("there");
+        let ledger = Ledger::open(&drive, terms).expect("opened");
+        let of = |number: u32| Some((key_of(number), Some(entry(databases(number)?))));
+        ledger.update(&(0..COUNT).filter_map(of).collect::<Vec<_>>()).expect("written");
+        ledger
+    };
+    // One of a hundred is ours alone, one theirs alone, one different.
+    let ours = ledger("d1", &|number| (number % 100 != 1).then_some(u32::from(number % 100 == 3)));
+    let theirs = Arc::new(ledger("d2", &|number| (number % 100 != 2).then_some(0)));
+    let shared = shared();
+    let unsettled = |ledger: &Ledger, with: u32| {
+        let (mut all, mut after) = (BTreeSet::new(), None);
+        loop {
+            let peers = |partition| if shared.contains(partition) { vec![DeviceId(with)] } else { vec![] };
+            let page = ledger.unsettled(after, &peers).expect("read");
+            let Some((last, _)) = page.last() else { return all };
+            after = Some(*last);
+            all.extend(page.into_iter().map(|(key, _)| key));
+        }
+    };
+    let keys = |wanted: &dyn Fn(u32) -> bool| {
+        let keys = (0..COUNT).filter(|number| wanted(*number)).map(key_of);
+        keys.filter(|key| shared.contains(key.partition(part_shift))).collect::<BTreeSet<Key>>()
+    };
+    let (equal, other) =
+        (keys(&|number| !(1..4).contains(&(number % 100))), keys(&|n| (2..4).contains(&(n % 100))));
+    for _ in 0..2 {
+        let run = run(&ours, &theirs);
+        let told = Compared::Told { alike: equal.len() as u64, differing: other.len() as u64 };
+        assert_eq!(run.compared, told);
+        assert_eq!(unsettled(&ours, 2), other);
+        assert_eq!(unsettled(&theirs, 1), keys(&|number| [1, 3].contains(&(number % 100))));
+    }
+    // They come to be equal, and of all of them no more is said than one sum.
+    let there = |number: u32| (key_of(number), Some(entry(0)));
+    for ledger in [&ours, &*theirs] {
+        ledger
+            .update(&(0..COUNT).filter(|n| (1..4).contains(&(n % 100))).map(there).collect::<Vec<_>>())
+            .expect("written");
+    }
+    let run = run(&ours, &theirs);
+    assert_eq!(run.compared, Compared::Told { alike: keys(&|_| true).len() as u64, differing: 0 });
+    assert_eq!(run.questions, 1);
+    assert!(unsettled(&ours, 2).is_empty() && unsettled(&theirs, 1).is_empty());
+}
+
+fn entry(state: u32) -> Entry {
+    Entry {
+        seen: Some([1; 16]),
+        state: state_of(state),
+        replica: [2; 8],
+        max_row: RowId(5),
+        met_row: RowId(5),
+        due_secs: u64::MAX >> 1,
+        introduce: false,
+        agreements: vec![],
+    }
+}
+
+#[test]
 fn what_changes_meanwhile_is_not_said_to_agree() {
     let odd = key_of(5);
     let databases = |other: u32| {
@@ -390,11 +475,14 @@ fn a_refusal_ends_it_and_the_connection_is_as_good_as_before() {
                 }
                 far
             });
-            assert_eq!(call(&mut near, &ours).expect("no trouble"), Compared::Refused(Refusal::NoLedger));
+            assert_eq!(
+                call(&mut near, &ours, &shared()).expect("no trouble"),
+                Compared::Refused(Refusal::NoLedger)
+            );
             let far = refusing.join().expect("no panic");
             let theirs = Arc::new(Fake::of(many(500)));
-            let answering = scope.spawn(move || answer(far, &theirs));
-            let again = call(&mut near, &ours).expect("no trouble");
+            let answering = scope.spawn(move || answer(far, &theirs, &shared()));
+            let again = call(&mut near, &ours, &shared()).expect("no trouble");
             assert_eq!(again, Compared::Told { alike: 500, differing: 0 });
             drop(near);
             answering.join().expect("no panic").expect("no trouble");
@@ -510,7 +598,7 @@ proptest! {
                     }
                 }
             });
-            let compared = call(&mut near, &ours);
+            let compared = call(&mut near, &ours, &shared());
             drop(near);
             match compared {
                 Ok(_) | Err(CompareError::Peer(PeerError::Violation(_))) => {}
