@@ -200,7 +200,7 @@ pub fn refresh(
     let walk = Walk::new(drive.clone(), Default::default(), Partition(0));
     let mut survey = Survey::new(walk, ledger, mine, &recorder);
     let shift = ledger.terms().part_shift;
-    while let Some(sighting) = survey.next() {
+    for sighting in survey.by_ref() {
         if stop.wished() {
             return Ok(false);
         }

@@ -167,7 +167,7 @@ impl<'a> Round<'a> {
         let mine = self.neighbours.own();
         let mut survey = Survey::new(self.walk(), ledger, mine, recorder);
         let mut as_before = 0;
-        while let Some(sighting) = survey.next() {
+        for sighting in survey.by_ref() {
             let going = match sighting {
                 Ok(Sighting::AsBefore(found)) => {
                     as_before += 1;

@@ -88,29 +88,11 @@ fn all_at_once(scenarios: &[(&str, fn())]) {
     assert!(failed.is_empty(), "failed: {}", failed.join(", "));
 }
 
+/// Whatever changes is seen, a damaged ledger costs a look, peers are not what their ledgers say, differences start at the
+/// last agreement, and time changes things too.
 #[test]
-fn whatever_changes_is_seen() {
-    all_at_once(changes::ALL);
-}
-
-#[test]
-fn a_damaged_ledger_costs_a_look() {
-    all_at_once(damage::ALL);
-}
-
-#[test]
-fn peers_are_not_what_their_ledgers_say() {
-    all_at_once(peers::ALL);
-}
-
-#[test]
-fn differences_start_at_the_last_agreement() {
-    all_at_once(points::ALL);
-}
-
-#[test]
-fn time_changes_things_too() {
-    all_at_once(time::ALL);
+fn never_wrong_only_sometimes_forgetful() {
+    all_at_once(&[changes::ALL, damage::ALL, peers::ALL, points::ALL, time::ALL].concat());
 }
 
 #[test]

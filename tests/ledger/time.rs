@@ -23,7 +23,7 @@ fn a_tombstone_goes_when_its_age_comes() {
     let (cluster, containers) = aging();
     let now = Timestamp::at(SystemTime::now());
     for device in 0..3 {
-        let mut gone = row("before00001", 0);
+        let mut gone = row("before-000001", 0);
         gone.created_at = now.normal();
         gone.deleted = 1;
         cluster.open(device, &containers[0]).merge_rows(vec![gone], None).expect("merged");
@@ -47,7 +47,7 @@ fn a_deleted_database_goes_when_its_age_comes() {
         let mut broker = cluster.open(device, &containers[1]);
         let gone: Vec<_> = (0..5)
             .map(|number| {
-                let mut row = row(&format!("before{number:05}"), 0);
+                let mut row = row(&format!("before-{number:06}"), 0);
                 row.created_at = now.normal();
                 row.deleted = 1;
                 row
