@@ -4,7 +4,6 @@
 //! last pass opened nothing, on any node, so that a change that is seen afterwards was not seen by chance.
 
 #[path = "../cluster/mod.rs"]
-#[allow(dead_code)]
 mod cluster;
 
 mod changes;
