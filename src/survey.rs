@@ -33,8 +33,14 @@ pub enum Sighting {
         /// It looks as before: only time asks for the look.
         due: bool,
     },
-    /// It does not lie where the ring would have it on this device: a handoff, or misplaced. The ledger has nothing of it.
-    Stray(Found),
+    /// It is a stray ([`is_stray`]), of which the ledger has nothing.
+    Stray,
+}
+
+/// Does it not lie where the ring would have it on this device: is it a handoff, or misplaced?
+pub fn is_stray(found: &Found, shift: PartShift, mine: &PartitionSet) -> bool {
+    let partition = shift.partition(&found.hash_dir.hash());
+    !found.in_order || found.partition != Some(partition) || !mine.contains(partition)
 }
 
 /// A walk in progress.
@@ -77,12 +83,10 @@ impl<'a> Survey<'a> {
     }
 
     fn judge(&mut self, found: Found) -> Result<Sighting, LedgerError> {
-        let hash = found.hash_dir.hash();
-        let at_home = found.in_order && found.partition == Some(self.shift.partition(&hash));
-        if !at_home || !self.mine.contains(self.shift.partition(&hash)) {
-            return Ok(Sighting::Stray(found));
+        if is_stray(&found, self.shift, self.mine) {
+            return Ok(Sighting::Stray);
         }
-        let key = Key::new(hash, self.shift);
+        let key = Key::new(found.hash_dir.hash(), self.shift);
         while self.remembered.is_before(key)? {
             if let Some((gone, _)) = self.remembered.pop()? {
                 self.forget(gone);
@@ -206,7 +210,7 @@ pub fn refresh(
         }
         let (found, known) = match sighting {
             Ok(Sighting::Changed { found, known, .. }) => (found, known),
-            Ok(Sighting::AsBefore(_) | Sighting::Stray(_)) => continue,
+            Ok(Sighting::AsBefore(_) | Sighting::Stray) => continue,
             Err(SurveyError::Problem(problem)) => {
                 warn!("{problem}");
                 continue;
