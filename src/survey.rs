@@ -5,8 +5,8 @@
 //! entry says it was, is gone.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, TryLockError};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, warn};
 
@@ -185,10 +185,11 @@ impl<'a> Remembered<'a> {
 }
 
 /// Walks a drive on behalf of a peer that asks what is on it, if that was not done lately, and looks into what changed. Who
-/// comes second waits for the first.
+/// comes while somebody else walks waits for him, but not for long: a pass may open many databases at a slow pace. Then the
+/// ledger is good as it is, for it follows that walk.
 ///
 /// # Errors
-/// [`LedgerError`]; `Ok(false)` if it was told to stop.
+/// [`LedgerError`]; `Ok(false)` if there is nothing to go by yet, or it was told to stop.
 pub fn refresh(
     config: &Config,
     drive: &Arc<Drive>,
@@ -196,7 +197,18 @@ pub fn refresh(
     mine: &PartitionSet,
     stop: &Stop,
 ) -> Result<bool, LedgerError> {
-    let _walking = ledger.walking().lock().unwrap_or_else(PoisonError::into_inner);
+    let patience = Instant::now() + config.node_timeout / 2;
+    let _walking = loop {
+        match ledger.walking().try_lock() {
+            Ok(walking) => break walking,
+            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) if Instant::now() >= patience => {
+                return Ok(ledger.surveyed()?.is_some());
+            }
+            Err(TryLockError::WouldBlock) if stop.sleep(WAIT) => return Ok(false),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    };
     if is_fresh(config, ledger)? {
         return Ok(true);
     }
@@ -245,5 +257,7 @@ fn now_secs() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// How often to ask whether somebody else's walk is over.
+const WAIT: Duration = Duration::from_millis(20);
 /// One part in so many of the time is spent walking a drive for peers.
 const WALKING_SHARE: u32 = 10;
