@@ -29,8 +29,11 @@ pub struct Node {
     my_addresses: Vec<String>,
     ring: Mutex<RingWatch>,
     ledgers: Mutex<HashMap<DeviceName, Option<Arc<Ledger>>>>,
-    neighbours: Mutex<HashMap<DeviceId, (Arc<Ring>, Arc<Neighbours>)>>,
+    neighbours: Mutex<HashMap<DeviceId, ByRing>>,
 }
+
+/// Whom a device shares partitions with, by this ring.
+type ByRing = (Arc<Ring>, Arc<Neighbours>);
 
 /// Why an agent cannot run here.
 #[derive(Debug)]
