@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn every_change_shows() {
-        let changes: [(&str, fn(&Bench)); 16] = [
+        type Change = (&'static str, fn(&Bench));
+        let changes: [Change; 16] = [
             ("a commit", |bench| sqlite(&bench.database_path()).execute_batch(INSERT).unwrap()),
             ("another process' commit", |bench| assert!(elsewhere(&bench.database_path(), INSERT))),
             ("a commit that keeps its journal", |bench| {

@@ -228,8 +228,8 @@ mod tests {
         let hash: Hash = "21f0ff3587d6ff7c47a3516c8a4cd432".parse().unwrap();
         for (bits, key) in [
             (32, 0x432_21f0ff3587d6ff7c47a3516c8a4cd),
-            (16, 0x21f0_432_ff3587d6ff7c47a3516c8a4cd),
-            (0, 0x21f0ff35_432_87d6ff7c47a3516c8a4cd),
+            (16, 0x21f0_432f_f358_7d6f_f7c4_7a35_16c8_a4cd),
+            (0, 0x21f0_ff35_4328_7d6f_f7c4_7a35_16c8_a4cd),
         ] {
             assert_eq!(Key::new(hash, PartShift::new(bits).unwrap()), Key(key));
         }

@@ -192,7 +192,7 @@ fn a_drive_swapped_for_an_older_one_ledger_and_all() {
     let copied = std::process::Command::new("cp").arg("-a").arg(&device).arg(&old).status().expect("cp");
     assert!(copied.success());
     cluster.open(0, &containers[0]).merge_rows(rows("since", 0..3), None).expect("merged");
-    cluster.open(2, &containers[3]).merge_rows(vec![tombstone("before00001", 500)], None).expect("merged");
+    cluster.open(2, &containers[3]).merge_rows(vec![tombstone("before-000001", 500)], None).expect("merged");
     heals(&cluster, &containers);
     fs::remove_dir_all(&device).expect("removed");
     fs::rename(&old, &device).expect("renamed");
