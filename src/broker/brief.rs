@@ -188,8 +188,8 @@ impl Pages<'_> {
         let page = self.page(root, left)?;
         let at = start_of_tree(root);
         let cells = be16(&page, at + 3)?;
-        match page.get(at)? {
-            &LEAF_OF_TABLE => {
+        match *page.get(at)? {
+            LEAF_OF_TABLE => {
                 for cell in 0..cells {
                     let at = be16(&page, at + 8 + 2 * cell)?;
                     let (payload_bytes, at) = varint(&page, at)?;
@@ -199,7 +199,7 @@ impl Pages<'_> {
                 }
                 Some(())
             }
-            &BRANCH_OF_TABLE => {
+            BRANCH_OF_TABLE => {
                 for cell in 0..cells {
                     let at = be16(&page, at + 12 + 2 * cell)?;
                     self.each_row(be32(&page, at)?, left, take)?;
@@ -213,9 +213,9 @@ impl Pages<'_> {
     fn has_rows(&self, root: u32) -> Option<bool> {
         let page = self.page(root, &mut 1)?;
         let at = start_of_tree(root);
-        match page.get(at)? {
-            &LEAF_OF_TABLE => Some(be16(&page, at + 3)? > 0),
-            &BRANCH_OF_TABLE => Some(true),
+        match *page.get(at)? {
+            LEAF_OF_TABLE => Some(be16(&page, at + 3)? > 0),
+            BRANCH_OF_TABLE => Some(true),
             _ => None,
         }
     }
@@ -227,10 +227,10 @@ impl Pages<'_> {
             let page = self.page(number, left)?;
             let at = start_of_tree(number);
             let cells = be16(&page, at + 3)?;
-            match page.get(at)? {
-                &BRANCH_OF_INDEX => number = be32(&page, at + 8)?,
-                &LEAF_OF_INDEX if cells == 0 => return (number == root).then_some(false),
-                &LEAF_OF_INDEX => {
+            match *page.get(at)? {
+                BRANCH_OF_INDEX => number = be32(&page, at + 8)?,
+                LEAF_OF_INDEX if cells == 0 => return (number == root).then_some(false),
+                LEAF_OF_INDEX => {
                     let at = be16(&page, at + 8 + 2 * (cells - 1))?;
                     let (_, at) = varint(&page, at)?;
                     // The head of an entry and its first column lie on the page, however long the name is.
@@ -486,7 +486,8 @@ mod tests {
 
     #[test]
     fn what_is_not_ordinary_is_left_to_sqlite() {
-        let broken: [(&str, fn(&HashDir)); 13] = [
+        type Harm = (&'static str, fn(&HashDir));
+        let broken: [Harm; 13] = [
             ("a tombstone", |home| {
                 let gone = crate::replica::Row { deleted: 1, ..row("zz", 9) };
                 _ = Broker::open(home).unwrap().merge_rows(vec![gone], None).unwrap();
