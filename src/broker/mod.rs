@@ -24,13 +24,14 @@ use crate::replica::{
 };
 use crate::timestamp::{Stamp, Timestamp};
 
+mod brief;
 mod db;
 mod due;
 mod fault;
-mod brief;
 mod flush;
 mod known;
 mod lifecycle;
+mod pages;
 pub mod pending;
 mod rows;
 mod schema;
