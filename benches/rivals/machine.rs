@@ -41,7 +41,8 @@ fn field(path: &str, key: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-fn file_system(root: &Path) -> String {
+/// The kind of file system that a directory lies on.
+pub fn file_system(root: &Path) -> String {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let root = root.canonicalize().unwrap_or_default();
     mounts

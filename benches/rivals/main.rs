@@ -19,6 +19,7 @@ mod ours;
 mod pairs;
 mod rdiff;
 mod rsync;
+mod stalls;
 mod table;
 mod workshop;
 
@@ -32,9 +33,12 @@ use options::Options;
 type Section = fn(&Options, &Path, &mut Figures);
 
 /// Every section, in the order in which they run.
-const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run)];
+const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run), ("stalls", stalls::run)];
 
 fn main() {
+    if stalls::ran_as_writer() {
+        return;
+    }
     let options = Options::parse();
     for wanted in &options.sections {
         assert!(SECTIONS.iter().any(|(name, _)| name == wanted), "no section is called {wanted}");

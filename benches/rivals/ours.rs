@@ -15,29 +15,30 @@ use swiftlet::replica::RowHash;
 use swiftlet::ring::{Device, DeviceId, FormatVersion, Ring};
 
 use crate::contender::Contender;
-use crate::measure::{Measured, Memory, Server, run};
+use crate::measure::{Measured, Memory, Server, run, watch};
 use crate::workshop::{self, Pair};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_agent");
+/// The agent listens this far above the container server's port.
+const OFFSET: u16 = 1;
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Two nodes with one device each, `a` the sender's and `b` the receiver's.
 pub struct Agents {
     root: PathBuf,
-    serving: SocketAddr,
+    port: u16,
 }
 
 impl Agents {
     /// Writes their ring and configuration.
     pub fn new(root: &Path) -> Agents {
         fs::create_dir_all(root).expect("a directory");
-        let [sender, receiver] = [1, 2].map(|last| Ipv4Addr::new(127, 0, 0, last));
-        // The agent listens above the container server's port, which nobody uses here.
-        let offset = 1;
+        let [sender, receiver] = ["a", "b"].map(address);
+        let offset = OFFSET;
         let free =
             TcpListener::bind((receiver, 0)).and_then(|listener| listener.local_addr()).expect("a free port");
-        let agents = Agents { root: root.to_owned(), serving: free };
         let port = free.port() - offset;
+        let agents = Agents { root: root.to_owned(), port };
         let device = |id, ip: Ipv4Addr, name: &str| Device {
             id: DeviceId(id),
             region: 1,
@@ -76,15 +77,23 @@ impl Agents {
         agents
     }
 
-    fn conf(&self, node: &str) -> PathBuf {
+    /// Where they work.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A node's configuration.
+    pub fn conf(&self, node: &str) -> PathBuf {
         self.root.join(format!("{node}.conf"))
     }
 
-    fn device(&self, node: &str) -> PathBuf {
+    /// A node's device.
+    pub fn device(&self, node: &str) -> PathBuf {
         self.root.join("devices").join(node)
     }
 
-    fn database(&self, node: &str) -> PathBuf {
+    /// Where a node has the database.
+    pub fn database(&self, node: &str) -> PathBuf {
         workshop::hash_dir(&self.device(node)).dir().join(format!("{}.db", workshop::hash()))
     }
 
@@ -92,23 +101,49 @@ impl Agents {
         File::options().create(true).append(true).open(self.root.join("log")).expect("a log")
     }
 
-    fn serve(&self) -> Server {
+    /// Starts a node's daemon, which serves its peers and runs no passes.
+    pub fn serve(&self, node: &str) -> Server {
         let mut command = Command::new(AGENT);
         command
             .arg("--config")
-            .arg(self.conf("b"))
+            .arg(self.conf(node))
             .stdin(Stdio::null())
             .stdout(self.log())
             .stderr(self.log());
         let server = Server(command.spawn().expect("an agent"));
         let started = Instant::now();
-        while TcpStream::connect(self.serving).is_err() {
+        while TcpStream::connect(self.address(node)).is_err() {
             let log = self.root.join("log");
             assert!(started.elapsed() < START_LIMIT, "no agent listens: {:?}", fs::read_to_string(log));
             thread::sleep(Duration::from_millis(5));
         }
         server
     }
+
+    /// Where a node's agent listens.
+    fn address(&self, node: &str) -> SocketAddr {
+        SocketAddr::from((address(node), self.port + OFFSET))
+    }
+
+    /// Where a node's container server would listen.
+    pub fn container_server(&self, node: &str) -> SocketAddr {
+        SocketAddr::from((address(node), self.port))
+    }
+
+    /// One pass of a node: what it said that it did.
+    pub fn pass(&self, node: &str) -> String {
+        let mut command = Command::new(AGENT);
+        command.arg("--config").arg(self.conf(node)).args(["--once", "--json"]).stderr(self.log());
+        let finished = watch(&mut command, None);
+        let report: Value = serde_json::from_str(&finished.output).expect("the report as JSON");
+        let ways = ["no_change", "hashmatch", "diff", "rsync", "remote_merge", "delta", "full", "failure"];
+        let happened = |key: &&str| report[*key].as_u64().is_some_and(|count| count > 0);
+        ways.into_iter().filter(happened).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn address(node: &str) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, if node == "a" { 1 } else { 2 })
 }
 
 impl Contender for Agents {
@@ -127,7 +162,7 @@ impl Contender for Agents {
             workshop::copy(old, &self.database("b"));
         }
         let expected = contents(&pair.new);
-        let server = self.serve();
+        let server = self.serve("b");
         let mut command = Command::new(AGENT);
         command.arg("--config").arg(self.conf("a")).args(["--once", "--json"]).stderr(self.log());
         let finished = run(&mut command, Some(&server.0));
