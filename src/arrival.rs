@@ -1,20 +1,22 @@
 //! A whole file that arrived: take a missing database's place, or merge into the one that is there.
 //!
 //! Swift renames the arrived file over the old one without a lock. Rows that came in meanwhile are lost, and a journal
-//! of the old file that is left beside the new one is rolled back into it. Here a database that exists is replaced
-//! only if nobody else has it open and nothing came in since its rows were merged into the new file; all that is
-//! checked under SQLite's own exclusive lock. In every other case the arrived rows are merged into the old file, in
-//! small transactions, and writers never notice more than that.
+//! of the old file that is left beside the new one is rolled back into it. Here a database that exists is replaced in a
+//! moment in which nobody else has it open, after its rows were merged into the new file; what came in since then is taken
+//! from the old file afterwards, before that goes. Where there is no such moment the arrived rows are merged into the old
+//! file, in small transactions. Either way writers hardly notice.
 
 use std::fmt;
+use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, info, warn};
 
 use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::drive::{
-    Drive, DriveError, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, replaced_files,
+    Drive, DriveError, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, Why, replaced_files,
 };
 use crate::hash_path::PartShift;
 use crate::replica::{Direction, ReplicaId, RowId};
@@ -127,59 +129,65 @@ impl Arrival<'_> {
         if info.sharding_required || self.dir.db_files().map_err(io_in(self.dir.dir()))?.len() != 1 {
             return Ok(Some(staged));
         }
-        let Some(path) = self.dir.in_charge().map_err(io_in(self.dir.dir()))? else {
+        let path = ours.path().to_owned();
+        drop(ours);
+        // Where somebody has it open all the time, merging our rows into the arrived file would be for nothing.
+        if !self.ever_alone(&path)? {
             return Ok(Some(staged));
-        };
-        {
-            // Somebody has it open: he would be left with a file that has no name.
-            let live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
-            drop(ours);
-            if live.open_elsewhere() {
-                return Ok(Some(staged));
-            }
         }
         let mut last = RowId::NONE;
         for _ in 0..CATCH_UPS {
             let mut ours = Broker::open(self.dir)?;
             let mut arrived = Broker::open_file(staged.path())?;
-            ours.flush_pending()?;
-            let before = LiveFile::open_read(&path).and_then(|live| live.stamp()).map_err(io_in(&path))?;
-            last = copy_rows(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
-            let info = ours.info()?;
-            let now = Timestamp::at(SystemTime::now());
-            arrived.merge_timestamps(&info.created_at, &info.put_timestamp, &info.delete_timestamp, now)?;
+            let before = last;
+            last = take_in(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
+            let info = ours.stored_info()?;
             arrived.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
             arrived.adopt_incoming(&mut ours)?;
             self.make_ours(&mut arrived)?;
             drop((ours, arrived));
-            // Before the locks, so that nobody waits for it.
             staged = staged.sync()?;
-            // From here on nothing of ours has the database open, so that only others can stand in the way.
+            if last.0 - before.0 < FEW_ROWS {
+                break;
+            }
+        }
+        let mut staged = staged.stand_by(self.dir)?;
+        let give_up = Instant::now() + SWAP_PATIENCE;
+        while self.ever_alone(&path)? && Instant::now() < give_up {
             let lock = self.dir.lock(LOCK_TIMEOUT)?;
-            let mut live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
-            match live.lock_exclusive(EXCLUSIVE_TIMEOUT) {
-                Err(DriveError::Busy { .. }) => break,
-                locked => locked?,
-            }
-            if live.stamp().map_err(io_in(&path))? != before || self.dir.has_pending() {
-                continue;
-            }
-            match staged.replace(live, &before, self.dir, &lock) {
+            let live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
+            match staged.replace(live, self.dir, &lock) {
                 Ok(replaced) => {
                     drop(lock);
                     debug!("{}: a whole file took its place", path.display());
-                    self.settle(replaced);
+                    self.settle(replaced, last, tick)?;
                     return Ok(None);
                 }
                 Err(InstallError::Busy { unused, why }) => {
                     debug!("{}: not replaced: {why}", path.display());
                     staged = unused;
-                    break;
+                    if why != Why::OpenElsewhere {
+                        break;
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(Some(staged))
+    }
+
+    /// Waits a little for a moment in which nobody else has our file open. Whoever has it open all the time would be left
+    /// with a file that has no name.
+    fn ever_alone(&self, path: &Path) -> Result<bool, ArrivalError> {
+        let live = LiveFile::open_read_write(path).map_err(io_in(path))?;
+        let give_up = Instant::now() + ALONE_PATIENCE;
+        while live.open_elsewhere() {
+            if Instant::now() >= give_up {
+                return Ok(false);
+            }
+            thread::sleep(ALONE_POLL);
+        }
+        Ok(true)
     }
 
     /// A file with a history of its own is a database of its own: it gets a new id, knows how far it has come with the
@@ -189,14 +197,26 @@ impl Arrival<'_> {
         arrived.set_sync_point(self.sender, self.max_row, Direction::Incoming)
     }
 
-    /// Lets go of the replaced file, or takes its late rows if somebody got into it after all.
-    fn settle(&self, replaced: Replaced) {
-        if let Settled::StillOpen { link, .. } = replaced.settle(SETTLE_TIMEOUT) {
-            warn!(
-                "{}: somebody still has the replaced file open; its rows are taken in later",
-                link.display()
-            );
+    /// Takes in what came into the replaced file since its rows up to `last` were merged, and lets go of it.
+    fn settle(&self, replaced: Replaced, last: RowId, tick: Tick) -> Result<(), ArrivalError> {
+        // Before the old file can go.
+        self.dir.sync().map_err(io_in(self.dir.dir()))?;
+        let (link, quiet) = match replaced.settle(SETTLE_TIMEOUT) {
+            Settled::Quiet { link } => (link, true),
+            Settled::StillOpen { link } => (link, false),
+        };
+        let mut late = Broker::open_file(&link)?;
+        let mut ours = Broker::open(self.dir)?;
+        take_in(&mut late, &mut ours, last, ROWS_AT_ONCE, tick)?;
+        drop((late, ours));
+        match quiet {
+            // If it stays, it is swept once more than needed.
+            true => _ = fs::remove_file(&link),
+            false => {
+                warn!("{}: somebody still has the replaced file open; it is swept later", link.display())
+            }
         }
+        Ok(())
     }
 
     /// Merges the arrived rows into our file, a batch at a time.
@@ -221,7 +241,7 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
     };
     for leftover in leftovers {
         let swept = || -> Result<bool, ArrivalError> {
-            let file = std::fs::metadata(&leftover.path).map_err(io_in(&leftover.path))?;
+            let file = fs::metadata(&leftover.path).map_err(io_in(&leftover.path))?;
             let young =
                 file.modified().ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age < SWAP_TIME);
             if young {
@@ -230,13 +250,13 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
             let dir = drive.hash_dir(part_shift.partition(&leftover.hash), leftover.hash);
             let mut late = Broker::open_file(&leftover.path)?;
             let mut ours = Broker::open(&dir)?;
-            copy_rows(&mut late, &mut ours, RowId::NONE, ROWS_AT_ONCE, &mut || true)?;
+            take_in(&mut late, &mut ours, RowId::NONE, ROWS_AT_ONCE, &mut || true)?;
             drop((late, ours));
             let live = LiveFile::open_read_write(&leftover.path).map_err(io_in(&leftover.path))?;
             if live.open_elsewhere() {
                 return Ok(false);
             }
-            std::fs::remove_file(&leftover.path).map_err(io_in(&leftover.path))?;
+            fs::remove_file(&leftover.path).map_err(io_in(&leftover.path))?;
             Ok(true)
         };
         match swept() {
@@ -245,6 +265,28 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
             Err(error) => warn!("{}: cannot sweep a replaced file: {error}", leftover.path.display()),
         }
     }
+}
+
+/// Merges one file of a container into another of the same: all rows after a point, and what stands beside them but sync
+/// points, which may be forgotten. Returns the last row.
+fn take_in(
+    from: &mut Broker,
+    to: &mut Broker,
+    after: RowId,
+    at_once: usize,
+    tick: Tick,
+) -> Result<RowId, ArrivalError> {
+    from.flush_pending()?;
+    let last = copy_rows(from, to, after, at_once, tick)?;
+    let (info, theirs) = (from.stored_info()?, to.stored_info()?);
+    let now = Timestamp::at(SystemTime::now());
+    to.merge_timestamps(&info.created_at, &info.put_timestamp, &info.delete_timestamp, now)?;
+    if info.status_changed_at.time() > theirs.status_changed_at.time() {
+        to.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
+    }
+    to.merge_shard_ranges(from.shard_ranges()?)?;
+    to.merge_metadata(&info.metadata)?;
+    Ok(last)
 }
 
 /// Merges all rows after a point from one database into another; returns the last one seen. What comes in meanwhile is
@@ -282,14 +324,18 @@ const BYTES_AT_ONCE: usize = 1 << 20;
 const ROWS_AT_ONCE_PRIVATELY: usize = 5000;
 /// Rows in one transaction: few enough that a writer who waits for it hardly notices.
 const ROWS_AT_ONCE: usize = 1000;
-/// How often rows that came in are merged before a busy database is left in its place.
+/// How often rows that came in meanwhile are merged into a file that is to take a busy database's place, unless they are
+/// [`FEW_ROWS`] before: those are taken in afterwards, and until then no listing has them.
 const CATCH_UPS: usize = 4;
+const FEW_ROWS: i64 = 1000;
+/// How long we look for a moment in which nobody else has a database open, and how often.
+const ALONE_PATIENCE: Duration = Duration::from_secs(2);
+const ALONE_POLL: Duration = Duration::from_millis(1);
+/// How long we try to let two files change names in such a moment.
+const SWAP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last users of a replaced file are waited for.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than any swap takes.
 const SWAP_TIME: Duration = Duration::from_secs(60);
-/// How long SQLite's exclusive lock is waited for. While we wait nobody else gets any lock, so this is what a writer
-/// may lose by it; who reads for longer than this has the file merged in place.
-const EXCLUSIVE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the locks of an install are waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -29,7 +29,7 @@ use crate::hash_path::{Hash, Partition};
 pub use hash_dir::{DbFileName, DirLock, HashDir};
 pub use live::{FileStamp, LiveFile, OpenGuard, opening};
 pub use snapshot::{Patience, Snapshot, snapshot};
-pub use stage::{InstallError, Replaced, Settled, Staged, replaced_files};
+pub use stage::{InstallError, Replaced, Settled, Staged, Why, replaced_files};
 
 /// The name of a device: that of a directory below `devices`, and safe to use as one.
 ///
