@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
+use log::info;
+
 use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::budget::Share;
 use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
@@ -297,6 +299,7 @@ impl Subject<'_> {
                 match snapshot(&path, drive, &PATIENCE) {
                     // Reading through SQLite rolls the journal back.
                     Err(DriveError::HotJournal { .. }) => drop(broker.max_row()?),
+                    Err(DriveError::TooLong { .. }) => return rewritten(broker, node, drive),
                     other => return Ok(other?),
                 }
             }
@@ -384,6 +387,14 @@ pub fn onlooker(account: &str, container: &str) -> ReplicaInfo {
         file_bytes: 0,
         page_bytes: 4096,
     }
+}
+
+/// What is to be shipped of a database that is too large, and too busy, to be copied: all that it holds, written anew.
+fn rewritten(broker: &mut Broker, node: &Node, drive: &Drive) -> Result<Snapshot, ExchangeError> {
+    let staged = drive.stage("rewritten")?;
+    info!("{}: too busy to be copied; its rows are written to a new file", broker.path().display());
+    broker.rewrite(staged.path(), &mut || !node.stop.wished())?;
+    Ok(Snapshot::of(staged)?)
 }
 
 fn file(shipping: &mut Option<Shipping>) -> &mut Shipping {
@@ -539,4 +550,4 @@ const ROWS_IN_BULK: usize = 5000;
 /// How often a crashed writer's journal is rolled back before we give up.
 const HOT_JOURNAL_TRIES: usize = 3;
 /// How long we wait for writers, and they for us, at most.
-const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };
+const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_millis(700) };

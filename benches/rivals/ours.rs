@@ -69,7 +69,7 @@ impl Agents {
             let conf = format!(
                 "[DEFAULT]\nbind_ip = {ip}\nbind_port = {port}\nuser = {user}\nswift_dir = {root}\n\
                  devices = {root}/devices\nmount_check = false\nrecon_cache_path = {root}/recon-{node}\n\
-                 [container-replicator]\nagent_port_offset = {offset}\nagent_passes = no\n"
+                 [container-replicator]\nagent_port_offset = {offset}\nagent_passes = no\nlog_level = DEBUG\n"
             );
             fs::create_dir_all(agents.root.join(format!("recon-{node}"))).expect("a directory");
             fs::write(agents.conf(node), conf).expect("a configuration");
@@ -107,6 +107,7 @@ impl Agents {
         command
             .arg("--config")
             .arg(self.conf(node))
+            .arg("-v")
             .stdin(Stdio::null())
             .stdout(self.log())
             .stderr(self.log());

@@ -29,6 +29,7 @@ mod fault;
 mod flush;
 mod lifecycle;
 pub mod pending;
+mod rewrite;
 mod rows;
 mod schema;
 mod shard_ranges;

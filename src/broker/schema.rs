@@ -146,7 +146,7 @@ impl Schema {
 }
 
 /// The names of a table's columns, none if there is no such table.
-fn columns(conn: &Connection, table: &str) -> Result<Vec<String>, Fault> {
+pub(super) fn columns(conn: &Connection, table: &str) -> Result<Vec<String>, Fault> {
     let mut statement = conn.prepare_cached("SELECT name FROM pragma_table_info(?)")?;
     let names = statement.query_map([table], |row| row.get(0))?;
     Ok(names.collect::<rusqlite::Result<_>>()?)

@@ -5,6 +5,7 @@
 //! directory of one container, [`live`] for databases that others have open, [`snapshot`] to read one of those in
 //! peace, [`stage`] to put a new one in place.
 
+mod chase;
 pub mod hash_dir;
 pub mod live;
 pub mod snapshot;
@@ -28,7 +29,7 @@ use crate::hash_path::{Hash, Partition};
 
 pub use hash_dir::{DbFileName, DirLock, HashDir};
 pub use live::{FileStamp, LiveFile, OpenGuard, opening};
-pub use snapshot::{Patience, Snapshot, snapshot};
+pub use snapshot::{Patience, Snapshot, rough_image, snapshot};
 pub use stage::{InstallError, Replaced, Settled, Staged, Why, replaced_files};
 
 /// The name of a device: that of a directory below `devices`, and safe to use as one.

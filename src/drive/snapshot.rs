@@ -1,8 +1,9 @@
 //! A live database as it was at one moment, to be read in peace while its writers go on.
 //!
 //! Where the file system clones blocks, SQLite's shared lock is held for the clone alone. Elsewhere the file is copied
-//! without any lock, remembering a hash of each window; then the lock is taken, and only if the file was written to in
-//! the meantime are its windows read again, and those that differ copied again. Readers are never disturbed.
+//! without any lock; then the lock is taken, and only if the file was written to in the meantime is it read again, and
+//! what differs copied again. How long that takes is learnt by doing it once without the lock: if it is too long for
+//! writers to wait, they never do. Readers are never disturbed.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::chase::Chase;
 use super::live::{FileStamp, Header, LiveFile};
 use super::stage::Staged;
 use super::{Drive, DriveError, sys};
@@ -30,9 +32,11 @@ pub enum Way {
     Clone,
     /// It was copied, and nobody wrote meanwhile.
     Copy,
+    /// It is no image, but holds the same.
+    Rewritten,
     /// It was copied while somebody wrote, or may have: read again under the lock.
     Mended {
-        /// How many windows of [`WINDOW_BYTES`] had changed.
+        /// How many of its windows had changed.
         windows: u64,
     },
 }
@@ -49,6 +53,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What was put together in a file of our own, in place of an image.
+    ///
+    /// # Errors
+    /// [`DriveError::NotADatabase`], or if it cannot be read.
+    pub fn of(staged: Staged) -> Result<Snapshot, DriveError> {
+        let live = LiveFile::open_read(staged.path()).map_err(|e| DriveError::io(staged.path(), e))?;
+        finish(live, staged, Way::Rewritten, Instant::now())
+    }
+
     /// Bytes of the image.
     pub fn len(&self) -> u64 {
         self.bytes
@@ -84,11 +97,6 @@ impl Snapshot {
         self.staged.file().read_exact_at(buffer, offset)
     }
 
-    /// The image as a file that may be changed and installed.
-    pub fn into_staged(self) -> Staged {
-        self.staged
-    }
-
     /// Where the image is. SQLite may open it there, and even write to it.
     pub fn path(&self) -> &Path {
         self.staged.path()
@@ -119,6 +127,25 @@ pub fn snapshot(database: &Path, drive: &Drive, patience: &Patience) -> Result<S
     attempt(database, drive, patience)
 }
 
+/// Takes an image that may be torn, of a file that others go on writing to: good to be compared with, window by window.
+/// Nobody waits for it.
+pub fn rough_image(database: &Path, drive: &Drive) -> Result<Staged, DriveError> {
+    let live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
+    let name = database.file_stem().unwrap_or_default().to_string_lossy();
+    let staged = drive.stage(&format!("{name}.basis"))?;
+    if drive.clones.load(Ordering::Relaxed) {
+        match sys::clone_blocks(live.file(), staged.file()) {
+            Ok(()) => return Ok(staged),
+            Err(e) if sys::cannot_clone(&e) => drive.clones.store(false, Ordering::Relaxed),
+            Err(e) => return Err(DriveError::io(database, e)),
+        }
+    }
+    let bytes = live.metadata().map_err(|e| DriveError::io(database, e))?.len();
+    staged.preallocate(bytes)?;
+    Chase::start(&live, &staged, bytes).map_err(|e| DriveError::io(database, e))?;
+    Ok(staged)
+}
+
 fn attempt(database: &Path, drive: &Drive, patience: &Patience) -> Result<Snapshot, DriveError> {
     let mut live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
     let name = database.file_stem().unwrap_or_default().to_string_lossy();
@@ -142,13 +169,26 @@ fn copy_live(mut live: LiveFile, staged: Staged, patience: &Patience) -> Result<
     let start = SystemTime::now();
     let before = live.stamp().map_err(failed)?;
     staged.preallocate(before.size)?;
-    let hashes = copy(&live, &staged, before.size).map_err(failed)?;
+    let mut chase = Chase::start(&live, &staged, before.size).map_err(failed)?;
+    let rested = |live: &LiveFile| Ok(live.stamp()? == before && written_long_before(&before, start));
+    if !rested(&live).map_err(failed)? {
+        // How long a look takes under the lock is best learnt without it.
+        let begun = Instant::now();
+        chase.look(&live, &staged, None).map_err(failed)?;
+        let first = begun.elapsed();
+        if first > patience.hold {
+            chase.look(&live, &staged, None).map_err(failed)?;
+            // What is read a second time comes from the cache, unless that is too small.
+            if begun.elapsed() - first > patience.hold {
+                return Err(DriveError::TooLong { path, limit: patience.hold });
+            }
+        }
+    }
     let since = lock(&mut live, patience)?;
-    let way = if live.stamp().map_err(failed)? == before && written_long_before(&before, start) {
+    let way = if rested(&live).map_err(failed)? {
         Way::Copy
     } else {
-        let give_up = since + patience.hold;
-        match mend(&live, &staged, &hashes, give_up).map_err(failed)? {
+        match chase.look(&live, &staged, Some(since + patience.hold)).map_err(failed)? {
             Some(windows) => Way::Mended { windows },
             None => return Err(DriveError::TooLong { path, limit: patience.hold }),
         }
@@ -176,74 +216,12 @@ fn finish(mut live: LiveFile, staged: Staged, way: Way, since: Instant) -> Resul
     Ok(Snapshot { staged, bytes: stamp.size, header, stamp, way, held: since.elapsed() })
 }
 
-/// Copies the first `limit` bytes; what is torn is found later, by the hashes of the windows that this returns.
-fn copy(live: &LiveFile, staged: &Staged, limit: u64) -> io::Result<Vec<u64>> {
-    let mut window = vec![0; WINDOW_BYTES];
-    let mut hashes = Vec::new();
-    let mut offset = 0;
-    while offset < limit {
-        let bytes = read_window(live, offset, &mut window)?;
-        if bytes.is_empty() {
-            break;
-        }
-        hashes.push(fast_hash(bytes));
-        staged.file().write_all_at(bytes, offset)?;
-        offset += bytes.len() as u64;
-    }
-    Ok(hashes)
-}
-
-/// Copies again the windows that differ from their hashes, and all that have none. How many that were; `None` if it
-/// was not done by `give_up`.
-fn mend(live: &LiveFile, staged: &Staged, hashes: &[u64], give_up: Instant) -> io::Result<Option<u64>> {
-    let mut window = vec![0; WINDOW_BYTES];
-    let mut known = hashes.iter();
-    let (mut mended, mut offset) = (0, 0);
-    loop {
-        let bytes = read_window(live, offset, &mut window)?;
-        if known.next() != Some(&fast_hash(bytes)) {
-            staged.file().write_all_at(bytes, offset)?;
-            mended += 1;
-        }
-        offset += bytes.len() as u64;
-        if bytes.len() < WINDOW_BYTES {
-            staged.file().set_len(offset)?;
-            return Ok(Some(mended));
-        }
-        if Instant::now() >= give_up {
-            return Ok(None);
-        }
-    }
-}
-
-/// Reads a whole window, or less at the end of the file.
-fn read_window<'a>(live: &LiveFile, offset: u64, window: &'a mut [u8]) -> io::Result<&'a [u8]> {
-    let mut filled = 0;
-    while filled < window.len() {
-        match live.pread(offset + filled as u64, &mut window[filled..]) {
-            Ok(0) => break,
-            Ok(bytes) => filled += bytes,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(&window[..filled])
-}
-
-/// Tells windows of one file apart; nobody chooses them to collide.
-fn fast_hash(bytes: &[u8]) -> u64 {
-    let hash = blake3::hash(bytes);
-    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight of 32 bytes"))
-}
-
 /// Was the file last written to so long before `start` that any later write shows in its time?
 fn written_long_before(stamp: &FileStamp, start: SystemTime) -> bool {
     let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     stamp.modified_ns < start.as_nanos() as i128 - GRAIN.as_nanos() as i128
 }
 
-/// How much is read, hashed and perhaps copied again at a time.
-pub const WINDOW_BYTES: usize = 1024 * 1024;
 /// File systems' clocks tick this often at worst.
 const GRAIN: Duration = Duration::from_secs(2);
 /// How often the database may be replaced under us before we give up.
@@ -306,34 +284,6 @@ mod tests {
         assert!(bytes(&snapshot) == std::fs::read(&path).unwrap());
     }
 
-    /// Torn at every window in turn, and longer or shorter than when it was copied.
-    #[test]
-    fn what_changed_since_it_was_copied_is_mended() {
-        let bench = bench();
-        let path = large(&bench);
-        let sound = std::fs::read(&path).unwrap();
-        let live = LiveFile::open_read(&path).unwrap();
-        let windows = sound.len().div_ceil(WINDOW_BYTES);
-        assert!(windows >= 4);
-        for lengthen in [-5_000_000, -4096, 0, 4096, 3_000_000] {
-            for torn in 0..windows {
-                let mut earlier = sound.clone();
-                earlier[torn * WINDOW_BYTES + 77] ^= 1;
-                earlier.resize(sound.len().saturating_add_signed(lengthen), 9);
-                let other = bench.drive.root().join("earlier");
-                std::fs::write(&other, &earlier).unwrap();
-                let staged = bench.drive.stage("x").unwrap();
-                let hashes = copy(&LiveFile::open_read(&other).unwrap(), &staged, u64::MAX).unwrap();
-                let far = Instant::now() + PATIENCE.hold;
-                let mended = mend(&live, &staged, &hashes, far).unwrap().unwrap();
-                assert!(std::fs::read(staged.path()).unwrap() == sound, "{lengthen} {torn}");
-                assert!(lengthen != 0 || mended == 1);
-                let staged = bench.drive.stage("x").unwrap();
-                assert_eq!(mend(&live, &staged, &hashes, Instant::now()).unwrap(), None);
-            }
-        }
-    }
-
     #[test]
     fn under_a_fast_writer_it_is_sound_and_has_every_row_committed_before() {
         for clones in [true, false] {
@@ -361,6 +311,19 @@ mod tests {
             drop(writer);
             let mended = |way: &Way| matches!(way, Way::Mended { windows: 1.. });
             assert!(ways.iter().any(|way| mended(way) || *way == Way::Clone), "nobody wrote: {ways:?}");
+        }
+    }
+
+    #[test]
+    fn a_rough_image_waits_for_nobody_and_nobody_for_it() {
+        for clones in [true, false] {
+            let bench = bench();
+            let path = large(&bench);
+            bench.drive.clones.store(clones, Ordering::Relaxed);
+            let writer = Holder::start(&path, "BEGIN EXCLUSIVE");
+            let image = rough_image(&path, &bench.drive).unwrap();
+            drop(writer);
+            assert!(std::fs::read(image.path()).unwrap() == std::fs::read(&path).unwrap());
         }
     }
 

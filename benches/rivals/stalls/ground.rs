@@ -7,6 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
 use crate::machine;
 
 /// A file system to measure on.
@@ -37,6 +40,7 @@ impl Ground {
         File::create(&image).and_then(|file| file.set_len(bytes)).expect("a file to mount");
         // From here on whatever happens is undone.
         let mounted = Mounted { image: image.clone(), at: at.clone() };
+        mounted.even_if_interrupted();
         let quiet = if kind == "xfs" { ["-q", "-f"] } else { ["-q", "-F"] };
         run(Command::new(format!("mkfs.{kind}")).args(quiet).arg(&image))?;
         // Past the cache of the file below, or every block would be cached, and written back, twice.
@@ -58,6 +62,21 @@ impl Ground {
 struct Mounted {
     image: PathBuf,
     at: PathBuf,
+}
+
+impl Mounted {
+    /// Sees to it that it goes also when we are told to end.
+    fn even_if_interrupted(&self) {
+        let (image, at) = (self.image.clone(), self.at.clone());
+        let mut signals = Signals::new([SIGINT, SIGTERM]).expect("signals");
+        thread::spawn(move || {
+            let signal = signals.forever().next();
+            // At once by name; what is in it when the last process that has it open has ended.
+            let _ = run(Command::new("umount").arg("--lazy").arg(&at));
+            let _ = fs::remove_file(&image);
+            std::process::exit(128 + signal.unwrap_or_default());
+        });
+    }
 }
 
 impl Drop for Mounted {
