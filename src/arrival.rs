@@ -5,10 +5,14 @@
 //! moment in which nobody else has it open, after its rows were merged into the new file; what came in since then is taken
 //! from the old file afterwards, before that goes. Where there is no such moment the arrived rows are merged into the old
 //! file, in small transactions. Either way writers hardly notice.
+//!
+//! Whoever sent the file may have a disk that spoils what it holds, so before it is written to it is read from end to end.
+//! Meanwhile, on other threads, its blocks go to the disk, and we find out which of our own rows it has already: often all.
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,7 +23,7 @@ use crate::drive::{
     Drive, DriveError, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, Why, replaced_files,
 };
 use crate::hash_path::PartShift;
-use crate::replica::{Direction, ReplicaId, RowId};
+use crate::replica::{Direction, ReplicaId, ReplicaInfo, RowId};
 use crate::timestamp::Timestamp;
 
 /// What an arrival needs to know.
@@ -29,8 +33,8 @@ pub struct Arrival<'a> {
     pub dir: &'a HashDir,
     /// The device's name, for the new id.
     pub device: &'a str,
-    /// The sender's database.
-    pub sender: &'a ReplicaId,
+    /// What the sender's database says of itself.
+    pub sender: &'a ReplicaInfo,
     /// The greatest row number ever given in the sender's file.
     pub max_row: RowId,
 }
@@ -38,6 +42,8 @@ pub struct Arrival<'a> {
 /// Why an arrived file could not be put to use. It is gone; the database is as it was.
 #[derive(Debug)]
 pub enum ArrivalError {
+    /// The arrived file is no sound database of this container.
+    Unsound(BrokerError),
     /// The arrived file, or our own database.
     Broker(BrokerError),
     /// The drive.
@@ -51,6 +57,7 @@ pub enum ArrivalError {
 impl fmt::Display for ArrivalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ArrivalError::Unsound(error) => write!(f, "the file is no sound database: {error}"),
             ArrivalError::Broker(error) => error.fmt(f),
             ArrivalError::Drive(error) => error.fmt(f),
             ArrivalError::Install(error) => error.fmt(f),
@@ -82,6 +89,28 @@ impl From<InstallError> for ArrivalError {
     }
 }
 
+/// Rows of ours that the arrived file has: those of the file with this inode and id, up to this number.
+#[derive(Debug, Clone)]
+struct Shared {
+    file: Option<(u64, ReplicaId)>,
+    last: RowId,
+}
+
+impl Shared {
+    /// Of no file is anything known.
+    const NOTHING: Shared = Shared { file: None, last: RowId::NONE };
+
+    /// Of the file that lies there, which may be another one: nothing is known of that.
+    fn of(self, path: &Path, broker: &mut Broker) -> Result<Shared, ArrivalError> {
+        let file = Some((inode(path)?, broker.info()?.id));
+        Ok(if file == self.file { self } else { Shared { file, ..Shared::NOTHING } })
+    }
+
+    fn is_of(&self, inode: u64) -> bool {
+        self.file.as_ref().is_some_and(|file| file.0 == inode)
+    }
+}
+
 /// Called between steps; `false` gives up.
 pub type Tick<'a> = &'a mut dyn FnMut() -> bool;
 
@@ -91,17 +120,15 @@ impl Arrival<'_> {
     /// # Errors
     /// [`ArrivalError`]; nothing was installed then.
     pub fn take_place(&self, staged: Staged, file_name: &str, tick: Tick) -> Result<(), ArrivalError> {
-        {
-            let mut arrived = Broker::open_file(staged.path())?;
-            self.make_ours(&mut arrived)?;
-        }
+        self.check(&staged, || Ok(()))?;
+        self.make_ours(&mut Broker::open_file(staged.path())?)?;
         let staged = staged.sync()?;
         let lock = self.dir.lock(LOCK_TIMEOUT)?;
         match staged.install_new(self.dir, file_name, &lock) {
             Ok(()) => Ok(()),
             Err(InstallError::Taken { unused, .. }) => {
                 drop(lock);
-                self.merge(unused, tick)
+                self.merge_checked(unused, Shared::NOTHING, tick)
             }
             Err(error) => Err(error.into()),
         }
@@ -112,7 +139,15 @@ impl Arrival<'_> {
     /// # Errors
     /// [`ArrivalError`]; what was merged until then stays merged.
     pub fn merge(&self, staged: Staged, tick: Tick) -> Result<(), ArrivalError> {
-        match self.replace(staged, tick)? {
+        let shared = self.check(&staged, || match self.replaceable()? {
+            Some(path) => self.shared(&path, &staged, tick),
+            None => Ok(Shared::NOTHING),
+        })?;
+        self.merge_checked(staged, shared, tick)
+    }
+
+    fn merge_checked(&self, staged: Staged, shared: Shared, tick: Tick) -> Result<(), ArrivalError> {
+        match self.replace(staged, shared, tick)? {
             None => Ok(()),
             Some(staged) => {
                 debug!("{}: a whole file is merged in place", self.dir.dir().display());
@@ -121,46 +156,107 @@ impl Arrival<'_> {
         }
     }
 
-    /// Gives the arrived file our own rows and lets it take our file's place; gives it back if that cannot be done
-    /// safely.
-    fn replace(&self, mut staged: Staged, tick: Tick) -> Result<Option<Staged>, ArrivalError> {
-        let mut ours = Broker::open(self.dir)?;
-        let info = ours.info()?;
-        if info.sharding_required || self.dir.db_files().map_err(io_in(self.dir.dir()))?.len() != 1 {
-            return Ok(Some(staged));
-        }
-        let path = ours.path().to_owned();
-        drop(ours);
-        // Where somebody has it open all the time, merging our rows into the arrived file would be for nothing.
-        if !self.ever_alone(&path)? {
-            return Ok(Some(staged));
-        }
-        let mut last = RowId::NONE;
-        for _ in 0..CATCH_UPS {
-            let mut ours = Broker::open(self.dir)?;
+    /// Checks that an arrived file is a database of this container and holds together, and begins to put it on the disk;
+    /// and does something else `meanwhile`, which must not write to it.
+    fn check<T>(
+        &self,
+        staged: &Staged,
+        meanwhile: impl FnOnce() -> Result<T, ArrivalError>,
+    ) -> Result<T, ArrivalError> {
+        let verify = || {
             let mut arrived = Broker::open_file(staged.path())?;
-            let before = last;
-            last = take_in(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
-            let info = ours.stored_info()?;
-            arrived.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
-            arrived.adopt_incoming(&mut ours)?;
-            self.make_ours(&mut arrived)?;
-            drop((ours, arrived));
+            arrived.verify(&self.sender.account, &self.sender.container)?;
+            arrived.info()
+        };
+        thread::scope(|scope| {
+            let verified = scope.spawn(verify);
+            let synced = scope.spawn(|| staged.file().sync_all());
+            let done = meanwhile();
+            join(verified).map_err(ArrivalError::Unsound)?;
+            join(synced).map_err(io_in(staged.path()))?;
+            done
+        })
+    }
+
+    /// Our database's file, if it may give way to another: not while it is being sharded, nor where somebody has it open
+    /// all the time, who would be left with a file that has no name.
+    fn replaceable(&self) -> Result<Option<PathBuf>, ArrivalError> {
+        let info = Broker::open(self.dir)?.info()?;
+        if info.sharding_required || self.dir.db_files().map_err(io_in(self.dir.dir()))?.len() != 1 {
+            return Ok(None);
+        }
+        let Some(path) = self.dir.in_charge().map_err(io_in(self.dir.dir()))? else { return Ok(None) };
+        Ok(self.ever_alone(&path)?.then_some(path))
+    }
+
+    /// Waits a little for a moment in which nobody else has our file open.
+    fn ever_alone(&self, path: &Path) -> Result<bool, ArrivalError> {
+        let live = LiveFile::open_read_write(path).map_err(io_in(path))?;
+        let give_up = Instant::now() + ALONE_PATIENCE;
+        while live.open_elsewhere() {
+            if Instant::now() >= give_up {
+                return Ok(false);
+            }
+            thread::sleep(ALONE_POLL);
+        }
+        Ok(true)
+    }
+
+    /// How many of our rows the arrived file has as well, from the first to one that it may lack.
+    fn shared(&self, path: &Path, staged: &Staged, tick: Tick) -> Result<Shared, ArrivalError> {
+        let mut ours = self.open_flushed()?;
+        let mut arrived = Broker::open_file(staged.path())?;
+        let mut shared = Shared::NOTHING.of(path, &mut ours)?;
+        loop {
+            let (rows, seen) =
+                ours.rows_lacking_in(&mut arrived, shared.last, ROWS_SEEN_AT_ONCE, BYTES_AT_ONCE)?;
+            if seen == shared.last || !rows.is_empty() {
+                return Ok(shared);
+            }
+            shared.last = seen;
+            if !tick() {
+                return Err(ArrivalError::GivenUp);
+            }
+        }
+    }
+
+    fn open_flushed(&self) -> Result<Broker, ArrivalError> {
+        let mut ours = Broker::open(self.dir)?;
+        ours.flush_pending()?;
+        Ok(ours)
+    }
+
+    /// Gives the arrived file those of our own rows that it lacks and lets it take our file's place; gives it back if that
+    /// cannot be done safely.
+    fn replace(
+        &self,
+        mut staged: Staged,
+        mut shared: Shared,
+        tick: Tick,
+    ) -> Result<Option<Staged>, ArrivalError> {
+        let Some(path) = self.replaceable()? else { return Ok(Some(staged)) };
+        for _ in 0..CATCH_UPS {
+            let before = shared.last;
+            shared = self.catch_up(&path, &staged, shared, tick)?;
             staged = staged.sync()?;
-            if last.0 - before.0 < FEW_ROWS {
+            if shared.last.0 - before.0 < FEW_ROWS {
                 break;
             }
         }
-        let mut staged = staged.stand_by(self.dir)?;
+        staged = staged.stand_by(self.dir)?;
         let give_up = Instant::now() + SWAP_PATIENCE;
         while self.ever_alone(&path)? && Instant::now() < give_up {
             let lock = self.dir.lock(LOCK_TIMEOUT)?;
             let live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
+            if !shared.is_of(live.metadata().map_err(io_in(&path))?.ino()) {
+                // Somebody else has replaced it, so that we know nothing of its rows.
+                break;
+            }
             match staged.replace(live, self.dir, &lock) {
                 Ok(replaced) => {
                     drop(lock);
                     debug!("{}: a whole file took its place", path.display());
-                    self.settle(replaced, last, tick)?;
+                    self.settle(replaced, shared, tick)?;
                     return Ok(None);
                 }
                 Err(InstallError::Busy { unused, why }) => {
@@ -176,29 +272,35 @@ impl Arrival<'_> {
         Ok(Some(staged))
     }
 
-    /// Waits a little for a moment in which nobody else has our file open. Whoever has it open all the time would be left
-    /// with a file that has no name.
-    fn ever_alone(&self, path: &Path) -> Result<bool, ArrivalError> {
-        let live = LiveFile::open_read_write(path).map_err(io_in(path))?;
-        let give_up = Instant::now() + ALONE_PATIENCE;
-        while live.open_elsewhere() {
-            if Instant::now() >= give_up {
-                return Ok(false);
-            }
-            thread::sleep(ALONE_POLL);
-        }
-        Ok(true)
+    /// Merges into the arrived file what our own has beyond what they share; says what they share then.
+    fn catch_up(
+        &self,
+        path: &Path,
+        staged: &Staged,
+        shared: Shared,
+        tick: Tick,
+    ) -> Result<Shared, ArrivalError> {
+        let mut ours = self.open_flushed()?;
+        let mut arrived = Broker::open_file(staged.path())?;
+        let mut shared = shared.of(path, &mut ours)?;
+        shared.last = take_in(&mut ours, &mut arrived, shared.last, ROWS_AT_ONCE_PRIVATELY, tick)?;
+        let info = ours.stored_info()?;
+        arrived.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
+        arrived.adopt_incoming(&mut ours)?;
+        self.make_ours(&mut arrived)?;
+        Ok(shared)
     }
 
     /// A file with a history of its own is a database of its own: it gets a new id, knows how far it has come with the
     /// sender's rows, and has the account told of it again.
     fn make_ours(&self, arrived: &mut Broker) -> Result<(), BrokerError> {
-        arrived.new_id(self.sender, fresh_id(self.device))?;
-        arrived.set_sync_point(self.sender, self.max_row, Direction::Incoming)
+        arrived.new_id(&self.sender.id, fresh_id(self.device))?;
+        arrived.set_sync_point(&self.sender.id, self.max_row, Direction::Incoming)
     }
 
-    /// Takes in what came into the replaced file since its rows up to `last` were merged, and lets go of it.
-    fn settle(&self, replaced: Replaced, last: RowId, tick: Tick) -> Result<(), ArrivalError> {
+    /// Takes in what the replaced file has beyond what is shared, and lets go of it. Rows that were acknowledged are nowhere
+    /// else, so the tick is not asked whether to go on.
+    fn settle(&self, replaced: Replaced, shared: Shared, tick: Tick) -> Result<(), ArrivalError> {
         // Before the old file can go.
         self.dir.sync().map_err(io_in(self.dir.dir()))?;
         let (link, quiet) = match replaced.settle(SETTLE_TIMEOUT) {
@@ -207,14 +309,14 @@ impl Arrival<'_> {
         };
         let mut late = Broker::open_file(&link)?;
         let mut ours = Broker::open(self.dir)?;
-        take_in(&mut late, &mut ours, last, ROWS_AT_ONCE, tick)?;
+        let after = shared.of(&link, &mut late)?.last;
+        take_in(&mut late, &mut ours, after, ROWS_AT_ONCE, &mut || tick() || true)?;
         drop((late, ours));
-        match quiet {
+        if quiet {
             // If it stays, it is swept once more than needed.
-            true => _ = fs::remove_file(&link),
-            false => {
-                warn!("{}: somebody still has the replaced file open; it is swept later", link.display())
-            }
+            let _ = fs::remove_file(&link);
+        } else {
+            warn!("{}: somebody still has the replaced file open; it is swept later", link.display());
         }
         Ok(())
     }
@@ -225,8 +327,8 @@ impl Arrival<'_> {
         let mut ours = Broker::open(self.dir)?;
         copy_rows(&mut arrived, &mut ours, RowId::NONE, ROWS_AT_ONCE, tick)?;
         ours.merge_sync_points(&arrived.sync_points(Direction::Incoming)?, Direction::Incoming)?;
-        ours.set_sync_point(self.sender, self.max_row, Direction::Incoming)?;
-        ours.set_sync_point(self.sender, RowId::NONE, Direction::Outgoing)?;
+        ours.set_sync_point(&self.sender.id, self.max_row, Direction::Incoming)?;
+        ours.set_sync_point(&self.sender.id, RowId::NONE, Direction::Outgoing)?;
         self.dir.sync().map_err(io_in(self.dir.dir()))?;
         Ok(())
     }
@@ -248,12 +350,19 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
                 return Ok(false);
             }
             let dir = drive.hash_dir(part_shift.partition(&leftover.hash), leftover.hash);
+            let stamp = || {
+                let live = LiveFile::open_read_write(&leftover.path).map_err(io_in(&leftover.path))?;
+                let stamp = live.stamp().map_err(io_in(&leftover.path))?;
+                Ok::<_, ArrivalError>((live, stamp))
+            };
+            let before = stamp()?.1;
             let mut late = Broker::open_file(&leftover.path)?;
             let mut ours = Broker::open(&dir)?;
             take_in(&mut late, &mut ours, RowId::NONE, ROWS_AT_ONCE, &mut || true)?;
             drop((late, ours));
-            let live = LiveFile::open_read_write(&leftover.path).map_err(io_in(&leftover.path))?;
-            if live.open_elsewhere() {
+            // Nobody can come for it any more, so if nobody has it and nothing came in, nothing will.
+            let (live, after) = stamp()?;
+            if live.open_elsewhere() || after != before {
                 return Ok(false);
             }
             fs::remove_file(&leftover.path).map_err(io_in(&leftover.path))?;
@@ -267,6 +376,11 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
     }
 }
 
+/// What a thread made; if it panicked, so do we.
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Merges one file of a container into another of the same: all rows after a point, and what stands beside them but sync
 /// points, which may be forgotten. Returns the last row.
 fn take_in(
@@ -276,7 +390,6 @@ fn take_in(
     at_once: usize,
     tick: Tick,
 ) -> Result<RowId, ArrivalError> {
-    from.flush_pending()?;
     let last = copy_rows(from, to, after, at_once, tick)?;
     let (info, theirs) = (from.stored_info()?, to.stored_info()?);
     let now = Timestamp::at(SystemTime::now());
@@ -299,19 +412,30 @@ fn copy_rows(
     tick: Tick,
 ) -> Result<RowId, ArrivalError> {
     let (mut last, end) = (after, from.max_row()?);
-    loop {
-        if last >= end {
-            return Ok(last);
+    while last < end {
+        let (mut rows, seen) = from.rows_lacking_in(to, last, ROWS_SEEN_AT_ONCE, BYTES_AT_ONCE)?;
+        if seen == last {
+            break;
         }
-        let rows = from.rows_within(last, at_once, BYTES_AT_ONCE)?;
-        let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
-        to.give_way()?;
-        to.merge_rows(rows, None)?;
-        last = id;
+        while !rows.is_empty() {
+            let later = rows.split_off(rows.len().min(at_once));
+            to.give_way()?;
+            to.merge_rows(rows, None)?;
+            rows = later;
+            if !tick() {
+                return Err(ArrivalError::GivenUp);
+            }
+        }
+        last = seen;
         if !tick() {
             return Err(ArrivalError::GivenUp);
         }
     }
+    Ok(last)
+}
+
+fn inode(path: &Path) -> Result<u64, ArrivalError> {
+    Ok(fs::metadata(path).map_err(io_in(path))?.ino())
 }
 
 fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
@@ -320,6 +444,8 @@ fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
 
 /// What the rows of one transaction may come to.
 const BYTES_AT_ONCE: usize = 1 << 20;
+/// Rows looked at in one go: a few MiB, if all of them have to be merged.
+const ROWS_SEEN_AT_ONCE: usize = 5000;
 /// Rows in one transaction on a file that nobody else waits for: a few MiB of them.
 const ROWS_AT_ONCE_PRIVATELY: usize = 5000;
 /// Rows in one transaction: few enough that a writer who waits for it hardly notices.

@@ -1,46 +1,47 @@
-//! The figures for people who read a terminal, and as JSON.
+//! The medians for people who read a terminal.
 
-use std::fs;
-use std::path::Path;
+use crate::figures::Figure;
+use crate::report::words;
 
-use serde_json::json;
-
-use crate::figures::{Figure, Figures};
-
-/// Prints figures, those of one case together.
+/// Prints figures: a table for each case, a line for each contender, a column for each measure.
 pub fn print(figures: &[Figure]) {
-    let mut case = None;
+    let mut cases: Vec<(&str, Option<f64>)> = Vec::new();
     for figure in figures {
-        if case != Some((figure.section, &figure.case)) {
-            println!("\n{}: {}", figure.section, figure.case);
-            case = Some((figure.section, &figure.case));
+        let case = (figure.case.as_str(), figure.x);
+        if !cases.contains(&case) {
+            cases.push(case);
         }
-        let (least, greatest) = figure.spread();
-        println!(
-            "  {:<20} {:<20} {:>16} {:<12} ({} to {})  {}",
-            figure.side,
-            figure.measure,
-            number(figure.median()),
-            figure.unit,
-            number(least),
-            number(greatest),
-            figure.note
-        );
+    }
+    for (case, x) in cases {
+        let here: Vec<&Figure> =
+            figures.iter().filter(|figure| figure.case == case && figure.x == x).collect();
+        let (mut sides, mut measures): (Vec<&str>, Vec<&str>) = Default::default();
+        for figure in &here {
+            if !sides.contains(&figure.side.as_str()) {
+                sides.push(&figure.side);
+            }
+            if !measures.contains(&figure.measure) {
+                measures.push(figure.measure);
+            }
+        }
+        let at = x.map(|x| format!(" at {}", words::digits(x))).unwrap_or_default();
+        let heads: String =
+            measures.iter().map(|measure| format!(" {measure:>width$}", width = width(measure))).collect();
+        println!("\n{:<26}{heads}", format!("{}: {case}{at}", here[0].section));
+        for side in sides {
+            let of_side = || here.iter().filter(|figure| figure.side == side);
+            let cell = |measure: &&str| {
+                let found = of_side().find(|figure| figure.measure == *measure);
+                let text = found.map(|figure| words::quantity(figure.median(), figure.unit));
+                format!(" {:>width$}", text.unwrap_or_default(), width = width(measure))
+            };
+            let cells: String = measures.iter().map(cell).collect();
+            let note = of_side().map(|figure| figure.note.as_str()).find(|note| !note.is_empty());
+            println!("{side:<26}{cells}  {}", note.unwrap_or_default());
+        }
     }
 }
 
-/// Writes everything, with the machine and the command line it came from.
-pub fn write_json(path: &Path, machine: &str, command: &str, figures: &Figures) {
-    let everything = json!({ "machine": machine, "command": command, "figures": figures });
-    fs::write(path, format!("{everything:#}\n")).expect("a place for the JSON");
-}
-
-fn number(number: f64) -> String {
-    if number.fract() != 0.0 && number.abs() < 1000.0 {
-        return format!("{number:.3}");
-    }
-    let digits = format!("{number:.0}");
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
-    groups.join(",")
+fn width(measure: &str) -> usize {
+    measure.len().max(10)
 }

@@ -24,6 +24,10 @@ pub const PART_POWER: u8 = 1;
 /// The hash prefix and suffix of both nodes.
 pub const SALT: &str = "bench";
 
+/// Of a database file, for each row.
+const ROW_BYTES: u64 = 150;
+/// The base, what it was at 40 %, a pair, its copies, what is staged beside them and what becomes of those.
+const COPIES: u64 = 9;
 const BORN_SECS: u64 = 1_700_000_000;
 const SEED: u64 = 7;
 const BATCH_ROWS: usize = 10_000;
@@ -54,6 +58,11 @@ impl Pair {
     pub fn discard(self) {
         fs::remove_dir_all(self.new.parent().expect("a directory")).expect("the pair to go");
     }
+}
+
+/// The most disk that the pairs of so many rows take at once, with the copies and what comes of them for one contender.
+pub fn needed_bytes(rows: u64) -> u64 {
+    rows.max(10_000) * ROW_BYTES * COPIES
 }
 
 /// Copies a database to where a run wants it, down to the disk, so that no run pays for another's writes.

@@ -177,6 +177,9 @@ pub struct AgentOptions {
     /// `agent_memory_budget`: what all workers together may allocate, in bytes or with `KiB`, `MiB`, `GiB`; at least
     /// 1 MiB, default 32 MiB.
     pub memory_budget_bytes: u64,
+    /// `agent_full_check_interval`: within how many seconds every database is opened and introduced to its peers at least
+    /// once, changed or not; default a day.
+    pub full_check_interval: Duration,
     /// `agent_swift_conf`: another `swift.conf` than the one in `swift_dir`, or else in `/etc/swift`.
     pub swift_conf: Option<PathBuf>,
 }
@@ -338,6 +341,7 @@ impl AgentOptions {
             port_offset: typed.whole("agent_port_offset", 0..=u16::MAX, 1000)?,
             passes: typed.yes_or_no("agent_passes", true)?,
             memory_budget_bytes: typed.bytes("agent_memory_budget", 1 << 20..=u64::MAX, 32 << 20)?,
+            full_check_interval: typed.seconds("agent_full_check_interval", 86400.0)?,
             swift_conf: typed.set("agent_swift_conf").map(PathBuf::from),
         })
     }
@@ -764,8 +768,13 @@ impl From<IniError> for ConfigError {
 }
 
 /// The options of our own.
-const AGENT_OPTIONS: [&str; 4] =
-    ["agent_memory_budget", "agent_passes", "agent_port_offset", "agent_swift_conf"];
+const AGENT_OPTIONS: [&str; 5] = [
+    "agent_full_check_interval",
+    "agent_memory_budget",
+    "agent_passes",
+    "agent_port_offset",
+    "agent_swift_conf",
+];
 /// The longest conf file we read, in bytes; a real one has a few thousand.
 const FILE_LIMIT: u64 = 1 << 20;
 /// Every worker is a thread; more of them than this would only wait on each other.
@@ -830,7 +839,13 @@ mod tests {
         );
         assert_eq!(
             config.agent,
-            AgentOptions { port_offset: 1000, passes: true, memory_budget_bytes: 32 << 20, swift_conf: None }
+            AgentOptions {
+                port_offset: 1000,
+                passes: true,
+                memory_budget_bytes: 32 << 20,
+                full_check_interval: Duration::from_secs(86400),
+                swift_conf: None
+            }
         );
         assert_eq!(config.warnings, []);
     }
@@ -923,7 +938,7 @@ mod tests {
             ("bind_port = 65000", "bind_port 65000 + agent_port_offset 1000: above the last port, 65535"),
             (
                 "agent_pases = no",
-                "agent_pases: no such option, known are agent_memory_budget, agent_passes, agent_port_offset, \
+                "agent_pases: no such option, known are agent_full_check_interval, agent_memory_budget, agent_passes, agent_port_offset, \
                  agent_swift_conf",
             ),
             ("lonely", "container-server.conf:2: expected `name = value`"),

@@ -33,7 +33,7 @@ impl Chase {
         let mut window = vec![0; window_bytes];
         let mut offset = 0;
         while offset < limit {
-            let bytes = read_window(live, offset, &mut window)?;
+            let bytes = read_window(live, offset, limit, &mut window)?;
             if bytes.is_empty() {
                 break;
             }
@@ -55,7 +55,17 @@ impl Chase {
         staged: &Staged,
         give_up: Option<Instant>,
     ) -> io::Result<Option<u64>> {
-        let file_bytes = live.metadata()?.len();
+        self.look_at(live.metadata()?.len(), live, staged, give_up)
+    }
+
+    /// The same for a file of that length, which may have changed by now.
+    fn look_at(
+        &mut self,
+        file_bytes: u64,
+        live: &LiveFile,
+        staged: &Staged,
+        give_up: Option<Instant>,
+    ) -> io::Result<Option<u64>> {
         self.hashes.resize(file_bytes.div_ceil(self.window_bytes as u64) as usize, NEVER_COPIED);
         let (mended, too_late) = (AtomicU64::new(0), AtomicBool::new(false));
         let share = self.hashes.len().div_ceil(THREADS).max(1);
@@ -71,7 +81,7 @@ impl Chase {
                             if too_late.load(Ordering::Relaxed) {
                                 break;
                             }
-                            let read = read_window(live, offset, &mut window)?;
+                            let read = read_window(live, offset, file_bytes, &mut window)?;
                             let hash = hasher.hash(read);
                             if hash != *known {
                                 staged.file().write_all_at(read, offset)?;
@@ -103,8 +113,11 @@ fn window_bytes(file_bytes: u64) -> usize {
         as usize
 }
 
-/// Reads a whole window, or less at the end of the file.
-fn read_window<'a>(live: &LiveFile, offset: u64, window: &'a mut [u8]) -> io::Result<&'a [u8]> {
+/// Reads a whole window, or less at the end of the file. What grows beyond `limit` meanwhile is not part of the copy, and
+/// must not be hashed as if it were.
+fn read_window<'a>(live: &LiveFile, offset: u64, limit: u64, window: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let wanted = window.len().min(limit.saturating_sub(offset) as usize);
+    let window = &mut window[..wanted];
     let mut filled = 0;
     while filled < window.len() {
         match live.pread(offset + filled as u64, &mut window[filled..]) {
@@ -202,6 +215,18 @@ mod tests {
                 assert_eq!(chase.look(&live, &staged, Some(Instant::now())).unwrap(), None);
             }
         }
+    }
+
+    #[test]
+    fn what_grows_during_a_look_is_for_the_next_one() {
+        let bench = bench();
+        let (path, grown) = (bench.drive.root().join("file"), vec![7; 100_000]);
+        std::fs::write(&path, &grown).unwrap();
+        let (live, staged) = (LiveFile::open_read(&path).unwrap(), bench.drive.stage("x").unwrap());
+        let mut chase = Chase::start(&live, &staged, 90_000).unwrap();
+        chase.look_at(90_000, &live, &staged, None).unwrap();
+        assert_eq!(chase.look(&live, &staged, None).unwrap(), Some(1));
+        assert!(std::fs::read(staged.path()).unwrap() == grown);
     }
 
     #[test]

@@ -32,8 +32,6 @@ pub enum Way {
     Clone,
     /// It was copied, and nobody wrote meanwhile.
     Copy,
-    /// It is no image, but holds the same.
-    Rewritten,
     /// It was copied while somebody wrote, or may have: read again under the lock.
     Mended {
         /// How many of its windows had changed.
@@ -53,15 +51,6 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// What was put together in a file of our own, in place of an image.
-    ///
-    /// # Errors
-    /// [`DriveError::NotADatabase`], or if it cannot be read.
-    pub fn of(staged: Staged) -> Result<Snapshot, DriveError> {
-        let live = LiveFile::open_read(staged.path()).map_err(|e| DriveError::io(staged.path(), e))?;
-        finish(live, staged, Way::Rewritten, Instant::now())
-    }
-
     /// Bytes of the image.
     pub fn len(&self) -> u64 {
         self.bytes
@@ -107,6 +96,11 @@ impl Snapshot {
         self.way
     }
 
+    /// The image as a file that may be changed and installed.
+    pub fn into_staged(self) -> Staged {
+        self.staged
+    }
+
     /// How long writers were kept from committing.
     pub fn held(&self) -> Duration {
         self.held
@@ -125,25 +119,6 @@ pub fn snapshot(database: &Path, drive: &Drive, patience: &Patience) -> Result<S
         }
     }
     attempt(database, drive, patience)
-}
-
-/// Takes an image that may be torn, of a file that others go on writing to: good to be compared with, window by window.
-/// Nobody waits for it.
-pub fn rough_image(database: &Path, drive: &Drive) -> Result<Staged, DriveError> {
-    let live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
-    let name = database.file_stem().unwrap_or_default().to_string_lossy();
-    let staged = drive.stage(&format!("{name}.basis"))?;
-    if drive.clones.load(Ordering::Relaxed) {
-        match sys::clone_blocks(live.file(), staged.file()) {
-            Ok(()) => return Ok(staged),
-            Err(e) if sys::cannot_clone(&e) => drive.clones.store(false, Ordering::Relaxed),
-            Err(e) => return Err(DriveError::io(database, e)),
-        }
-    }
-    let bytes = live.metadata().map_err(|e| DriveError::io(database, e))?.len();
-    staged.preallocate(bytes)?;
-    Chase::start(&live, &staged, bytes).map_err(|e| DriveError::io(database, e))?;
-    Ok(staged)
 }
 
 fn attempt(database: &Path, drive: &Drive, patience: &Patience) -> Result<Snapshot, DriveError> {
@@ -311,19 +286,6 @@ mod tests {
             drop(writer);
             let mended = |way: &Way| matches!(way, Way::Mended { windows: 1.. });
             assert!(ways.iter().any(|way| mended(way) || *way == Way::Clone), "nobody wrote: {ways:?}");
-        }
-    }
-
-    #[test]
-    fn a_rough_image_waits_for_nobody_and_nobody_for_it() {
-        for clones in [true, false] {
-            let bench = bench();
-            let path = large(&bench);
-            bench.drive.clones.store(clones, Ordering::Relaxed);
-            let writer = Holder::start(&path, "BEGIN EXCLUSIVE");
-            let image = rough_image(&path, &bench.drive).unwrap();
-            drop(writer);
-            assert!(std::fs::read(image.path()).unwrap() == std::fs::read(&path).unwrap());
         }
     }
 

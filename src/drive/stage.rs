@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
@@ -107,9 +107,11 @@ impl Staged {
     ///
     /// What is written to it afterwards is not lasting.
     pub fn stand_by(self, dir: &HashDir) -> Result<Staged, DriveError> {
-        let Staged { file, mut name } = self.sync()?;
         let tmp = dir.device().join("tmp");
         let failed = |e| DriveError::io(&tmp, e);
+        let Staged { file, mut name } = self.sync()?;
+        // Else a sweep that comes by might take it for one that was left.
+        file.set_modified(SystemTime::now()).map_err(failed)?;
         let path = tmp.join(random_name(&format!("{}.", dir.hash()), 16) + REPLACED);
         fs::rename(&name.0, &path).map_err(failed)?;
         name.forget();
@@ -147,6 +149,8 @@ impl Staged {
                 // Gives up its lease as well, and not before: closed later, it would take the locks of whoever came in then.
                 drop(file);
                 give_up(old.file());
+                // As before: now it is this one that a sweep must leave alone. If it does not, no harm is done.
+                let _ = old.file().set_modified(SystemTime::now());
                 Ok(Replaced { link: name.forget(), old, undisturbed })
             }
             Ok(Some(why)) => {
@@ -416,7 +420,6 @@ const SETTLE_POLL: Duration = Duration::from_millis(10);
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    use std::time::SystemTime;
 
     use rusqlite::Connection;
 

@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use super::trouble::{Trouble, refuse_drive, refuse_io};
 use crate::budget::Share;
 use crate::delta::{self, BadPatch, FileDigest, Geometry, PageDigests, PageSet, Signature, WindowDigest};
-use crate::drive::{Drive, HashDir, Staged, rough_image};
+use crate::drive::{Drive, HashDir, Patience, Staged, snapshot};
 use crate::peer::{Peer, Stream};
 use crate::protocol::message::{Message, Refusal};
 use crate::protocol::{Violation, WINDOWS_IN_FLIGHT};
@@ -75,9 +76,9 @@ impl Arriving {
     ) -> Result<(), Trouble> {
         if self.basis.is_none() {
             let path = dir.in_charge().map_err(refuse_io)?.ok_or(Refusal::Busy)?;
-            // Every window is compared with the sender's digest of it before it is kept, so a torn one does no harm.
-            self.staged = peer.while_working(|| rough_image(&path, drive))?.map_err(refuse_drive)?;
-            let basis_bytes = self.staged.file().metadata().map_err(refuse_io)?.len();
+            let image = peer.while_working(|| snapshot(&path, drive, &PATIENCE))?.map_err(refuse_drive)?;
+            let basis_bytes = image.len();
+            self.staged = image.into_staged();
             self.basis = Some(Differences { basis_bytes, waiting: Default::default(), in_flight: vec![] });
         }
         let basis = self.basis.as_mut().expect("set above");
@@ -207,3 +208,6 @@ fn digest_of(file: &File) -> io::Result<[u8; 32]> {
         }
     }
 }
+
+/// How long we wait for writers, and they for us, at most.
+const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

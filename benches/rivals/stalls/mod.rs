@@ -13,13 +13,14 @@
 //! told is written must be on both sides. With us anything else ends the benchmark; of others it is told beside the figure.
 
 mod container;
-mod ground;
+mod disk;
 mod locking;
 mod swift;
 mod writer;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
@@ -27,13 +28,15 @@ use swiftlet::broker::fresh_id;
 use swiftlet::drive::HashDir;
 use swiftlet::replica::ReplicaId;
 
+use crate::contender::Ground;
 use crate::figures::{Figure, Figures};
 use crate::measure::Server;
+use crate::network::Link;
 use crate::options::Options;
 use crate::ours::Agents;
 use crate::workshop;
 use container::Content;
-use ground::Ground;
+use disk::Disk;
 use swift::Cluster;
 pub use writer::ran_as_writer;
 use writer::{Put, Way, Writer, now};
@@ -60,40 +63,38 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
         let named = |word: &&str| options.stalls.iter().any(|wanted| wanted == word);
         !all.iter().any(named) || named(&name)
     };
-    let given = Ground::given(root).name;
+    let given = Disk::given(root).name;
     let mut kinds = vec!["given"];
     kinds.extend(["xfs", "ext4"].into_iter().filter(|kind| *kind != given));
     if options.stalls.iter().any(|word| word == &given) && !kinds.contains(&given.as_str()) {
         kinds.push(if given == "ext4" { "ext4" } else { "xfs" });
     }
     for kind in kinds.iter().copied().filter(|kind| wanted(kind, &["given", "xfs", "ext4"])) {
-        let ground = match kind {
-            "given" => Ok(Ground::given(root)),
-            _ => Ground::mounted(kind, root, bytes * ROOM + (1 << 30)),
+        let disk = match kind {
+            "given" => Ok(Disk::given(root)),
+            _ => Disk::mounted(kind, root, bytes * ROOM + (1 << 30)),
         };
-        let ground = match ground {
-            Ok(ground) => ground,
+        let disk = match disk {
+            Ok(disk) => disk,
             Err(why) => {
                 figures.could_not(&format!("{SECTION} on {kind}"), &why);
                 continue;
             }
         };
-        if !has_room(&ground.dir, bytes * ROOM) {
+        if !has_room(&disk.dir, bytes * ROOM) {
             figures
-                .could_not(&format!("{SECTION} on {}", ground.name), "there is not room enough on the disk");
+                .could_not(&format!("{SECTION} on {}", disk.name), "there is not room enough on the disk");
             continue;
         }
-        let stage = Stage::new(&ground, bytes / container::ROW_BYTES, options, figures);
+        let stage = Stage::new(&disk, bytes / container::ROW_BYTES, options, figures);
         for case in CASES.iter().filter(|case| wanted(case.name, &CASES.map(|case| case.name))) {
-            let old = stage.old(case);
             for side in SIDES.into_iter().filter(|side| wanted(side, &SIDES)) {
                 if side != "Swift" || options.swift_venv().is_some() {
-                    stage.play(case, old.as_deref(), side, figures);
+                    stage.play(case, side, figures);
                 }
             }
-            old.map(fs::remove_file);
         }
-        let _ = fs::remove_dir_all(&ground.dir);
+        let _ = fs::remove_dir_all(&disk.dir);
     }
     if options.swift_venv().is_none() {
         figures.could_not("Swift beside writers", "no --swift-venv names an environment with it");
@@ -112,11 +113,12 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(ground: &Ground, rows: u64, options: &Options, figures: &mut Figures) -> Stage {
-        let dir = ground.dir.clone();
-        let agents = Agents::new(&dir.join("nodes"));
+    fn new(disk: &Disk, rows: u64, options: &Options, figures: &mut Figures) -> Stage {
+        let dir = disk.dir.clone();
+        let ground = Ground { link: Rc::new(Link::loopback()), caches: options.caches() };
+        let agents = Agents::new(&dir.join("nodes"), &ground);
         let (sender, venv) = (fresh_id("a"), options.swift_venv());
-        let name = ground.name.clone();
+        let name = disk.name.clone();
         let mut stage = Stage { name, dir, rows, sender, period: WANTED_PERIOD, agents, venv };
         stage.period = stage.bearable_period();
         if stage.period > WANTED_PERIOD {
@@ -151,15 +153,17 @@ impl Stage {
             .unwrap_or(usual * 4)
     }
 
-    /// The receiver's database before a run; none if it is missing.
-    fn old(&self, case: &Case) -> Option<PathBuf> {
-        let (path, rows) = (self.dir.join("old.db"), self.rows * case.percent / 100);
-        if rows == 0 {
-            return None;
+    /// Puts the receiver's database where it wants it; false if it is to be missing.
+    fn put_old(&self, case: &Case, path: &Path) -> bool {
+        let rows = self.rows * case.percent / 100;
+        if rows > 0 {
+            fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+            let made = self.dir.join("old.db");
+            container::make(&made, rows, &self.sender);
+            container::receive(&made, &self.sender, rows, case.acquainted);
+            fs::rename(&made, path).and_then(|()| File::open(path)?.sync_all()).expect("it on the disk");
         }
-        container::make(&path, rows, &self.sender);
-        container::receive(&path, &self.sender, rows, case.acquainted);
-        Some(path)
+        rows > 0
     }
 
     fn home(&self, node: &str) -> HashDir {
@@ -167,18 +171,15 @@ impl Stage {
     }
 
     /// One run of one contender.
-    fn play(&self, case: &Case, old: Option<&Path>, side: &'static str, figures: &mut Figures) {
+    fn play(&self, case: &Case, side: &'static str, figures: &mut Figures) {
         for node in ["a", "b"] {
             let _ = fs::remove_dir_all(self.agents.device(node));
             fs::create_dir_all(self.agents.device(node)).expect("a device");
         }
         let paths = ["a", "b"].map(|node| self.agents.database(node));
         container::copy(&self.dir.join("new.db"), &paths[0]);
-        if let Some(old) = old {
-            container::copy(old, &paths[1]);
-        }
+        let nodes: &[&str] = if self.put_old(case, &paths[1]) { &["a", "b"] } else { &["a"] };
         let contender = Contender::start(side, self);
-        let nodes: &[&str] = if old.is_some() { &["a", "b"] } else { &["a"] };
         let writers: Vec<Writer> =
             nodes.iter().map(|node| Writer::start(&self.agents.database(node), node, self.period)).collect();
         thread::sleep(ALONE);
@@ -189,6 +190,36 @@ impl Stage {
         let waited: Vec<(String, Vec<Put>)> =
             writers.into_iter().map(|writer| (writer.name.clone(), writer.stop())).collect();
 
+        if let Some(trace) = std::env::var_os("SWIFTLET_STALLS_TRACE") {
+            let mut lines = String::new();
+            for (node, puts) in &waited {
+                for put in puts {
+                    let at = put.due.as_secs_f64() - begun.as_secs_f64();
+                    let (wait, own) =
+                        ((put.done - put.due).as_secs_f64(), (put.done - put.begun).as_secs_f64());
+                    lines += &format!(
+                        "{side} {} {} {node} {:?} {at:.4} {:.4} {:.4}\n",
+                        self.name, case.name, put.way, wait, own
+                    );
+                }
+            }
+            let epoch =
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+            lines += &format!(
+                "# begun at {:.3} took {:.3}\n",
+                epoch - (now() - begun).as_secs_f64(),
+                (ended - begun).as_secs_f64()
+            );
+            use std::io::Write;
+            fs::File::options()
+                .create(true)
+                .append(true)
+                .open(trace)
+                .unwrap()
+                .write_all(lines.as_bytes())
+                .unwrap();
+            fs::copy(self.agents.root().join("log"), "/work/tmp/stalls/nodes.log").ok();
+        }
         if let Some(trace) = std::env::var_os("SWIFTLET_STALLS_TRACE") {
             let mut lines = String::new();
             for (node, puts) in &waited {
@@ -397,7 +428,7 @@ const TRIAL_ROWS: u64 = 20_000;
 /// How long they write before the pass, and after it.
 const ALONE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(1);
-/// Room on the disk, in databases: three to copy from, two live ones, a snapshot of each, one arriving, and some air.
-const ROOM: u64 = 7;
+/// Room on the disk, in databases: one to copy from, two live ones, an image of the sender's and what arrives.
+const ROOM: u64 = 5;
 /// Passes both ways, with nobody writing, before replicas that still differ are said to be different.
 const QUIET_ROUNDS: usize = 4;

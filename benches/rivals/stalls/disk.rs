@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 use crate::machine;
 
 /// A file system to measure on.
-pub struct Ground {
+pub struct Disk {
     /// As it stands in the tables.
     pub name: String,
     /// Where to work.
@@ -21,17 +21,17 @@ pub struct Ground {
     _mounted: Option<Mounted>,
 }
 
-impl Ground {
+impl Disk {
     /// The file system that `root` lies on.
-    pub fn given(root: &Path) -> Ground {
-        Ground { name: machine::file_system(root), dir: root.join("given"), _mounted: None }.made()
+    pub fn given(root: &Path) -> Disk {
+        Disk { name: machine::file_system(root), dir: root.join("given"), _mounted: None }.made()
     }
 
     /// A new file system of this kind in a file below `root`.
     ///
     /// # Errors
     /// Why that cannot be had here.
-    pub fn mounted(kind: &str, root: &Path, bytes: u64) -> Result<Ground, String> {
+    pub fn mounted(kind: &str, root: &Path, bytes: u64) -> Result<Disk, String> {
         if !nix::unistd::getuid().is_root() {
             return Err("only root may mount a file system".to_owned());
         }
@@ -49,10 +49,10 @@ impl Ground {
         // It goes when it is no longer mounted.
         run(Command::new("losetup").args(["--detach", device.trim()]))?;
         outcome?;
-        Ok(Ground { name: format!("{kind} in a file"), dir: at.join("work"), _mounted: Some(mounted) }.made())
+        Ok(Disk { name: format!("{kind} in a file"), dir: at.join("work"), _mounted: Some(mounted) }.made())
     }
 
-    fn made(self) -> Ground {
+    fn made(self) -> Disk {
         fs::create_dir_all(&self.dir).expect("a directory");
         self
     }

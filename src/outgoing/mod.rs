@@ -1,27 +1,31 @@
-//! Call a peer; drive a [`Sender`] with a database of ours.
+//! Call a peer; drive a [`Sender`] with a database of ours, or ([`compare`]) ask which of them it would be worth while with.
+
+mod compare;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::info;
-
 use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::budget::Share;
 use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
 use crate::drive::{Drive, DriveError, HashDir, Patience, Snapshot, snapshot};
 use crate::incoming::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+use crate::ledger::LedgerError;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Shape};
+use crate::protocol::message::{Agreed, Basis, Intent, Meet, Message, Place, Refusal, Role, Shape};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
 use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
+use crate::ring::DeviceId;
 use crate::strategy::Choice;
 use crate::timestamp::{Stamp, Timestamp};
+
+pub use compare::{CompareError, Compared, Pair, compare};
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub enum ExchangeError {
     Broker(BrokerError),
     /// Our drive.
     Drive(DriveError),
+    /// The ledger of our drive.
+    Ledger(LedgerError),
     /// No memory of the budget came free in time.
     NoMemory,
 }
@@ -42,6 +48,7 @@ impl fmt::Display for ExchangeError {
             ExchangeError::Peer(error) => error.fmt(f),
             ExchangeError::Broker(error) => write!(f, "our own database: {error}"),
             ExchangeError::Drive(error) => write!(f, "our own drive: {error}"),
+            ExchangeError::Ledger(error) => error.fmt(f),
             ExchangeError::NoMemory => {
                 f.write_str("no memory came free in time; raise agent_memory_budget or lower concurrency")
             }
@@ -54,6 +61,15 @@ impl std::error::Error for ExchangeError {}
 impl From<PeerError> for ExchangeError {
     fn from(error: PeerError) -> ExchangeError {
         ExchangeError::Peer(error)
+    }
+}
+
+impl From<CompareError> for ExchangeError {
+    fn from(error: CompareError) -> ExchangeError {
+        match error {
+            CompareError::Peer(error) => ExchangeError::Peer(error),
+            CompareError::Ledger(error) => ExchangeError::Ledger(error),
+        }
     }
 }
 
@@ -89,6 +105,10 @@ pub struct Subject<'a> {
     pub info: &'a ReplicaInfo,
     /// The peer was delivered all of it before, in this very pass ([`Sender::proven`]).
     pub proven: bool,
+    /// Our device.
+    pub ours: DeviceId,
+    /// When the two replicas were last equal, by our ledger.
+    pub agreed: Option<Agreed>,
 }
 
 /// What an exchange came to.
@@ -98,6 +118,8 @@ pub struct Exchanged {
     pub outcome: Outcome,
     /// Rows sent.
     pub rows_sent: u64,
+    /// What was known of how far the peer had come turned out to be wrong.
+    pub restarted: bool,
 }
 
 /// What a peer would be sent.
@@ -145,13 +167,14 @@ impl Subject<'_> {
         role: Role,
     ) -> Result<Exchanged, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place, info: self.info.clone(), intent, role };
+        let (asker, agreed) = (Some(self.ours), self.agreed);
+        let meet = Meet { place, info: self.info.clone(), intent, role, asker, agreed };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
         if self.proven {
             sender = sender.proven();
         }
         let mut shipping = None;
-        let mut rows_sent = 0;
+        let (mut rows_sent, mut restarted) = (0, false);
         loop {
             (sender, actions) = 'step: {
                 for action in actions {
@@ -195,6 +218,7 @@ impl Subject<'_> {
                             let point =
                                 point.or(shipping.as_ref().map(|file| file.max_row)).unwrap_or(RowId::NONE);
                             if restart {
+                                restarted = true;
                                 self.broker.set_sync_point(&id, point, Direction::Outgoing)?;
                             } else {
                                 let point = SyncPoint { remote_id: id, point };
@@ -204,7 +228,7 @@ impl Subject<'_> {
                         Action::Distrust(id) => {
                             self.broker.set_sync_point(&id, RowId::NONE, Direction::Incoming)?;
                         }
-                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
+                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent, restarted }),
                     }
                 }
                 sender.hear(peer.hear()?)?
@@ -223,7 +247,14 @@ impl Subject<'_> {
         role: Role,
     ) -> Result<Forecast, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place: place.clone(), info: self.info.clone(), intent: Intent::Look, role };
+        let meet = Meet {
+            place: place.clone(),
+            info: self.info.clone(),
+            intent: Intent::Look,
+            role,
+            asker: Some(self.ours),
+            agreed: self.agreed,
+        };
         let (sender, _) = Sender::start(meet, self.known()?, limits);
         Ok(match look(peer, place, self.info, role)? {
             Seen::Missing => Forecast::Missing,
@@ -299,7 +330,6 @@ impl Subject<'_> {
                 match snapshot(&path, drive, &PATIENCE) {
                     // Reading through SQLite rolls the journal back.
                     Err(DriveError::HotJournal { .. }) => drop(broker.max_row()?),
-                    Err(DriveError::TooLong { .. }) => return rewritten(broker, node, drive),
                     other => return Ok(other?),
                 }
             }
@@ -344,15 +374,15 @@ pub fn look<S: Stream>(
     mine: &ReplicaInfo,
     role: Role,
 ) -> Result<Seen, PeerError> {
-    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role };
+    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role, asker: None, agreed: None };
     peer.say(&Message::Meet(Box::new(meet)))?;
     loop {
         return Ok(match peer.hear()? {
             Message::Working => continue,
             Message::Missing => Seen::Missing,
             Message::Refused(refusal) => Seen::Refused(refusal),
-            Message::Here { info, point } => Seen::Here { info, point },
-            Message::Equal { id, max_row, point } => {
+            Message::Here { info, point, .. } => Seen::Here { info, point },
+            Message::Equal { id, max_row, point, .. } => {
                 let info = Box::new(ReplicaInfo { id, max_row, ..mine.clone() });
                 Seen::Here { info, point }
             }
@@ -387,14 +417,6 @@ pub fn onlooker(account: &str, container: &str) -> ReplicaInfo {
         file_bytes: 0,
         page_bytes: 4096,
     }
-}
-
-/// What is to be shipped of a database that is too large, and too busy, to be copied: all that it holds, written anew.
-fn rewritten(broker: &mut Broker, node: &Node, drive: &Drive) -> Result<Snapshot, ExchangeError> {
-    let staged = drive.stage("rewritten")?;
-    info!("{}: too busy to be copied; its rows are written to a new file", broker.path().display());
-    broker.rewrite(staged.path(), &mut || !node.stop.wished())?;
-    Ok(Snapshot::of(staged)?)
 }
 
 fn file(shipping: &mut Option<Shipping>) -> &mut Shipping {
@@ -550,4 +572,4 @@ const ROWS_IN_BULK: usize = 5000;
 /// How often a crashed writer's journal is rolled back before we give up.
 const HOT_JOURNAL_TRIES: usize = 3;
 /// How long we wait for writers, and they for us, at most.
-const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_millis(700) };
+const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };
