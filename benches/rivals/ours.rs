@@ -116,7 +116,6 @@ fn ways(report: &Value) -> String {
     WAYS.into_iter().filter(happened).collect::<Vec<_>>().join(" ")
 }
 
-
 /// A ring of two devices, `a` and `b`, each with a replica of everything, and the `swift.conf` beside it.
 pub fn write_ring(root: &Path, addresses: [Ipv4Addr; 2], port: u16) {
     let device = |(id, (ip, name)): (u32, (Ipv4Addr, &str))| {

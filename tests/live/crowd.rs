@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, Container, rows};
 use crate::writer::{Habit, Worker, at_most_busy, finish};
 
 /// Two nodes that serve, and a container on both.
-fn cluster() -> (Cluster, Container) {
+pub fn cluster() -> (Cluster, Container) {
     let cluster = Cluster::new(2);
     cluster.configure_all(&[("agent_passes", "no")]);
     let container = cluster.container("live");
@@ -22,7 +22,7 @@ fn cluster() -> (Cluster, Container) {
 }
 
 /// Two more passes of each, and every acknowledged row is everywhere, once.
-fn all_is_there(cluster: &Cluster, container: &Container, written: &BTreeSet<String>) {
+pub fn all_is_there(cluster: &Cluster, container: &Container, written: &BTreeSet<String>) {
     for _ in 0..2 {
         cluster.once(0, "").ended(0);
         cluster.once(1, "").ended(0);
@@ -160,4 +160,4 @@ const RUN: Duration = Duration::from_secs(3);
 /// How long, where what the test is about has not happened yet.
 const LONGEST_RUN: Duration = Duration::from_secs(20);
 /// More rows than are sent one by one.
-const FAR: u64 = 60_000;
+pub const FAR: u64 = 60_000;

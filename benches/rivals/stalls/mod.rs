@@ -82,8 +82,7 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
             }
         };
         if !has_room(&disk.dir, bytes * ROOM) {
-            figures
-                .could_not(&format!("{SECTION} on {}", disk.name), "there is not room enough on the disk");
+            figures.could_not(&format!("{SECTION} on {}", disk.name), "there is not room enough on the disk");
             continue;
         }
         let stage = Stage::new(&disk, bytes / container::ROW_BYTES, options, figures);
