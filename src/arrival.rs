@@ -310,7 +310,11 @@ impl Arrival<'_> {
         let mut late = Broker::open_file(&link)?;
         let mut ours = Broker::open(self.dir)?;
         let after = shared.of(&link, &mut late)?.last;
-        take_in(&mut late, &mut ours, after, ROWS_AT_ONCE, &mut || tick() || true)?;
+        let mut go_on = || {
+            tick();
+            true
+        };
+        take_in(&mut late, &mut ours, after, ROWS_AT_ONCE, &mut go_on)?;
         drop((late, ours));
         if quiet {
             // If it stays, it is swept once more than needed.

@@ -189,66 +189,6 @@ impl Stage {
         let waited: Vec<(String, Vec<Put>)> =
             writers.into_iter().map(|writer| (writer.name.clone(), writer.stop())).collect();
 
-        if let Some(trace) = std::env::var_os("SWIFTLET_STALLS_TRACE") {
-            let mut lines = String::new();
-            for (node, puts) in &waited {
-                for put in puts {
-                    let at = put.due.as_secs_f64() - begun.as_secs_f64();
-                    let (wait, own) =
-                        ((put.done - put.due).as_secs_f64(), (put.done - put.begun).as_secs_f64());
-                    lines += &format!(
-                        "{side} {} {} {node} {:?} {at:.4} {:.4} {:.4}\n",
-                        self.name, case.name, put.way, wait, own
-                    );
-                }
-            }
-            let epoch =
-                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
-            lines += &format!(
-                "# begun at {:.3} took {:.3}\n",
-                epoch - (now() - begun).as_secs_f64(),
-                (ended - begun).as_secs_f64()
-            );
-            use std::io::Write;
-            fs::File::options()
-                .create(true)
-                .append(true)
-                .open(trace)
-                .unwrap()
-                .write_all(lines.as_bytes())
-                .unwrap();
-            fs::copy(self.agents.root().join("log"), "/work/tmp/stalls/nodes.log").ok();
-        }
-        if let Some(trace) = std::env::var_os("SWIFTLET_STALLS_TRACE") {
-            let mut lines = String::new();
-            for (node, puts) in &waited {
-                for put in puts {
-                    let at = put.due.as_secs_f64() - begun.as_secs_f64();
-                    let (wait, own) =
-                        ((put.done - put.due).as_secs_f64(), (put.done - put.begun).as_secs_f64());
-                    lines += &format!(
-                        "{side} {} {} {node} {:?} {at:.4} {:.4} {:.4}\n",
-                        self.name, case.name, put.way, wait, own
-                    );
-                }
-            }
-            let epoch =
-                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
-            lines += &format!(
-                "# begun at {:.3} took {:.3}\n",
-                epoch - (now() - begun).as_secs_f64(),
-                (ended - begun).as_secs_f64()
-            );
-            use std::io::Write;
-            fs::File::options()
-                .create(true)
-                .append(true)
-                .open(trace)
-                .unwrap()
-                .write_all(lines.as_bytes())
-                .unwrap();
-            fs::copy(self.agents.root().join("log"), "/work/tmp/stalls/nodes.log").ok();
-        }
         let verdict = self.judge(&contender, &waited, [&paths[0], &paths[1]]);
         match verdict {
             Ok(()) => way += "; both ends equal, no row lost",
