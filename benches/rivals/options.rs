@@ -39,7 +39,7 @@ pub struct Options {
     /// A virtual environment with OpenStack Swift, whose own replicator then takes part [default: SWIFTLET_SWIFT_VENV].
     #[arg(long)]
     swift_venv: Option<PathBuf>,
-    /// Megabytes of the database that ships while writers write [default: 2500, or 100 with --quick].
+    /// Megabytes of the database that ships while writers write [default: 2500, or 20 with --quick].
     #[arg(long)]
     pub stalls_mb: Option<u64>,
     /// Only these of the section stalls, comma-separated: file systems (given, xfs, ext4), cases and contenders.

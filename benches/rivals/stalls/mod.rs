@@ -58,7 +58,7 @@ struct Case {
 
 /// Waits of both writers with every contender on every file system.
 pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
-    let bytes = options.stalls_mb.unwrap_or(if options.quick { 100 } else { 2500 }) << 20;
+    let bytes = options.stalls_mb.unwrap_or(if options.quick { 20 } else { 2500 }) << 20;
     let wanted = |name: &str, all: &[&str]| {
         let named = |word: &&str| options.stalls.iter().any(|wanted| wanted == word);
         !all.iter().any(named) || named(&name)
@@ -107,6 +107,8 @@ struct Stage {
     rows: u64,
     sender: ReplicaId,
     period: Duration,
+    /// How long writers write before the pass.
+    alone: Duration,
     agents: Agents,
     venv: Option<PathBuf>,
 }
@@ -118,7 +120,8 @@ impl Stage {
         let agents = Agents::new(&dir.join("nodes"), &ground);
         let (sender, venv) = (fresh_id("a"), options.swift_venv());
         let name = disk.name.clone();
-        let mut stage = Stage { name, dir, rows, sender, period: WANTED_PERIOD, agents, venv };
+        let alone = if options.quick { ALONE_QUICKLY } else { ALONE };
+        let mut stage = Stage { name, dir, rows, sender, period: WANTED_PERIOD, alone, agents, venv };
         stage.period = stage.bearable_period();
         if stage.period > WANTED_PERIOD {
             let what = format!("writers every {WANTED_PERIOD:?} on {}", stage.name);
@@ -181,7 +184,7 @@ impl Stage {
         let contender = Contender::start(side, self);
         let writers: Vec<Writer> =
             nodes.iter().map(|node| Writer::start(&self.agents.database(node), node, self.period)).collect();
-        thread::sleep(ALONE);
+        thread::sleep(self.alone);
         let begun = now();
         let mut way = contender.pass("a");
         let ended = now();
@@ -239,7 +242,7 @@ impl Stage {
     }
 
     fn megabytes(&self) -> u64 {
-        self.rows * container::ROW_BYTES >> 20
+        (self.rows * container::ROW_BYTES) >> 20
     }
 
     /// Brings both sides together, with nobody writing any more, and looks for every row that was acknowledged.
@@ -366,6 +369,7 @@ const TRIAL: Duration = Duration::from_secs(3);
 const TRIAL_ROWS: u64 = 20_000;
 /// How long they write before the pass, and after it.
 const ALONE: Duration = Duration::from_secs(10);
+const ALONE_QUICKLY: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(1);
 /// Room on the disk, in databases: one to copy from, two live ones, an image of the sender's and what arrives.
 const ROOM: u64 = 5;
