@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use swiftlet::delta::{
-    DEFAULT_WINDOW_BYTES, FileDigest, Geometry, PageDigests, PageSet, Signature, WindowDigest, apply_patch,
+    Geometry, PageDigests, PageSet, SMALLEST_WINDOW_BYTES, Signature, WindowNode, WindowTree, apply_patch,
     compress_literals, make_patch,
 };
 
@@ -18,7 +18,7 @@ fn main() {
     let mut random = Random(7);
     create(&base, rows, &mut random);
 
-    println!("{rows} rows, {} bytes a window", DEFAULT_WINDOW_BYTES);
+    println!("{rows} rows, {} bytes a window", SMALLEST_WINDOW_BYTES);
     let old = std::fs::read(&base).expect("a database");
     measure("same", &old, &old);
     for (name, change) in [
@@ -40,26 +40,26 @@ fn measure(name: &str, old: &[u8], new: &[u8]) {
         1 => 65536,
         bytes => u32::from(bytes),
     };
-    let geometry = Geometry::new(new.len() as u64, page_bytes, DEFAULT_WINDOW_BYTES).expect("a database");
+    let geometry = Geometry::new(new.len() as u64, page_bytes, SMALLEST_WINDOW_BYTES).expect("a database");
     let (mut digest_bytes, mut page_digest_bytes, mut set_bytes) = (0, 0, 0);
     let (mut signature_bytes, mut patch_bytes, mut full_bytes) = (0, 0, 0);
     let (mut changed_bytes, mut changed_pages) = (0, 0);
     let (mut digest_time, mut page_time, mut sign_time, mut diff_time, mut apply_time) = Default::default();
-    let mut file_time = Duration::ZERO;
     let mut full_time = Duration::ZERO;
-    let (mut theirs, mut ours) = (FileDigest::new(), FileDigest::new());
-    for window in geometry.windows() {
+    let (mut theirs, mut ours) = (WindowTree::default(), WindowTree::default());
+    for (number, window) in (0..).zip(geometry.windows()) {
         let slice = |file: &[u8], range: std::ops::Range<u64>| {
             file[range.start as usize..range.end as usize].to_vec()
         };
         let new = slice(new, window.basis_range(new.len() as u64));
         let basis = slice(old, window.basis_range(old.len() as u64));
         full_bytes += timed(&mut full_time, || compress_literals(&new)).len();
-        let announced = timed(&mut digest_time, || WindowDigest::of(&new));
-        timed(&mut file_time, || theirs.feed(&new));
+        let node = timed(&mut digest_time, || WindowNode::of(window, &new));
+        let announced = node.digest();
+        theirs.set(number, node);
         digest_bytes += announced.0.len();
-        if WindowDigest::of(&basis) == announced {
-            ours.feed(&basis);
+        if basis == new {
+            ours.set(number, node);
             continue;
         }
         changed_bytes += new.len();
@@ -68,7 +68,7 @@ fn measure(name: &str, old: &[u8], new: &[u8]) {
         let signature = timed(&mut sign_time, || Signature::of(window, &basis, &pages));
         let patch = timed(&mut diff_time, || make_patch(window, &new, &pages, Some(&signature)));
         let made = timed(&mut apply_time, || apply_patch(window, &basis, &pages, &patch, announced));
-        ours.feed(&made.expect("the window announced"));
+        ours.set(number, made.expect("the window announced").1);
         changed_pages += pages.len();
         page_digest_bytes += digests.to_bytes().len();
         set_bytes += pages.to_bytes().len();
@@ -90,10 +90,9 @@ fn measure(name: &str, old: &[u8], new: &[u8]) {
     let rate = |bytes: usize, time: Duration| bytes as f64 / 1e6 / time.as_secs_f64().max(1e-9);
     let inside = changed_pages * page_bytes as usize;
     println!(
-        "  MB/s: window digest {:.0}, file digest {:.0}, full copy {:.0}; of changed windows: page digests {:.0}, patch {:.0}, \
+        "  MB/s: window digest {:.0}, full copy {:.0}; of changed windows: page digests {:.0}, patch {:.0}, \
          apply {:.0}; of changed pages: sign {:.0}, patch {:.0}",
         rate(new.len(), digest_time),
-        rate(new.len(), file_time),
         rate(new.len(), full_time),
         rate(changed_bytes, page_time),
         rate(changed_bytes, diff_time),

@@ -13,7 +13,7 @@
 //! 5. The sender says a patch ([`make_patch`]): what of the window that signature finds, and the rest in full.
 //! 6. The receiver makes the window of it ([`apply_patch`]), which must have the digest of step 2. If it has not, the
 //!    sender is asked for [`PageSet::all`] without a signature, which fails only where a file or a peer is unsound.
-//!    Both feed every window to a [`FileDigest`], and the file is used only if the two agree.
+//!    Both put every window into a [`WindowTree`], and the file is used only if the two agree.
 //!
 //! Nothing here reads a file or talks to anyone: windows come in as slices, messages go out as bytes. What a peer sent
 //! goes through a `parse` that bounds it by the window it is about, so that the worst lie costs one window sent again
@@ -23,7 +23,9 @@
 //! The page at 1 GiB, where SQLite keeps its lock bytes, has no content, but it is treated like any other: two files
 //! that SQLite wrote have the same zeros there.
 
+mod digest;
 mod literals;
+mod pace;
 mod pages;
 mod patch;
 mod rolling;
@@ -31,19 +33,24 @@ mod rolling;
 use std::fmt;
 use std::ops::Range;
 
-pub use literals::{BadFrame, compress_literals, decompress, decompress_up_to};
+pub use digest::{FileDigest, WindowDigest, WindowNode, WindowTree};
+pub use literals::{BadFrame, Packer, Unpacker, compress_literals, decompress, decompress_up_to};
+pub use pace::{Pace, Packing};
 pub use pages::{BadPages, PageDigest, PageDigests, PageSet};
 pub use patch::{BadPatch, PATCH_OVERHEAD_BYTES, apply_patch, make_patch};
 pub use rolling::{BadSignature, Signature};
 
-/// The largest file that a delta is made of: far beyond any container, and still few enough windows to count in 32 bits.
-pub const FILE_BYTES_LIMIT: u64 = 1 << 40;
+/// The most windows of one file. Both ends remember a digest of each: 2 MiB of them.
+pub const WINDOWS_LIMIT: u32 = 1 << 16;
+/// The largest file that can be cut into so many windows: far beyond any container.
+pub const FILE_BYTES_LIMIT: u64 = LARGEST_WINDOW_BYTES as u64 * WINDOWS_LIMIT as u64;
 /// SQLite's smallest and largest page.
 pub const PAGE_BYTES: std::ops::RangeInclusive<u32> = 512..=65536;
-/// The smallest and largest window. Smaller ones cost digests and exchanges, larger ones memory at both ends.
-pub const WINDOW_BYTES: std::ops::RangeInclusive<u32> = 256 * 1024..=4 * 1024 * 1024;
-/// The window to use where nothing speaks for another.
-pub const DEFAULT_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The smallest window, which is the one to use: it stays in a processor's cache from one step to the next. Smaller ones
+/// would cost digests and exchanges.
+pub const SMALLEST_WINDOW_BYTES: u32 = 256 * 1024;
+/// The largest window, for files that would have too many otherwise. It costs memory at both ends.
+pub const LARGEST_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// How the new file is cut: windows of one size, the last of them perhaps shorter, each of whole pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +65,9 @@ pub struct Geometry {
 pub enum BadGeometry {
     /// Not a size that SQLite's pages have.
     PageBytes(u32),
-    /// Outside [`WINDOW_BYTES`], or not a whole number of pages.
+    /// Not a power of two from [`SMALLEST_WINDOW_BYTES`] to [`LARGEST_WINDOW_BYTES`].
     WindowBytes(u32),
-    /// Over [`FILE_BYTES_LIMIT`], or not a whole number of pages. Such a file goes as a full copy.
+    /// More than [`WINDOWS_LIMIT`] windows, or not a whole number of pages.
     FileBytes(u64),
 }
 
@@ -85,13 +92,37 @@ impl Geometry {
         if !PAGE_BYTES.contains(&page_bytes) || !page_bytes.is_power_of_two() {
             return Err(BadGeometry::PageBytes(page_bytes));
         }
-        if !WINDOW_BYTES.contains(&window_bytes) || window_bytes % page_bytes != 0 {
+        let window_sizes = SMALLEST_WINDOW_BYTES..=LARGEST_WINDOW_BYTES;
+        if !window_sizes.contains(&window_bytes) || !window_bytes.is_power_of_two() {
             return Err(BadGeometry::WindowBytes(window_bytes));
         }
-        if file_bytes > FILE_BYTES_LIMIT || file_bytes % u64::from(page_bytes) != 0 {
+        let most_bytes = u64::from(window_bytes) * u64::from(WINDOWS_LIMIT);
+        if file_bytes > most_bytes || file_bytes % u64::from(page_bytes) != 0 {
             return Err(BadGeometry::FileBytes(file_bytes));
         }
         Ok(Geometry { file_bytes, page_bytes, window_bytes })
+    }
+
+    /// The geometry that a file is offered in: the smallest windows of which it does not have too many.
+    ///
+    /// # Errors
+    /// As [`Geometry::new`].
+    pub fn fitting(file_bytes: u64, page_bytes: u32) -> Result<Geometry, BadGeometry> {
+        let mut window_bytes = SMALLEST_WINDOW_BYTES;
+        while window_bytes < LARGEST_WINDOW_BYTES
+            && file_bytes > u64::from(window_bytes) * u64::from(WINDOWS_LIMIT)
+        {
+            window_bytes *= 2;
+        }
+        Geometry::new(file_bytes, page_bytes, window_bytes)
+    }
+
+    /// The same cut of a file that has another length by now.
+    ///
+    /// # Errors
+    /// As [`Geometry::new`].
+    pub fn resized(self, file_bytes: u64) -> Result<Geometry, BadGeometry> {
+        Geometry::new(file_bytes, self.page_bytes, self.window_bytes)
     }
 
     /// Bytes of the new file.
@@ -109,8 +140,7 @@ impl Geometry {
         self.window_bytes
     }
 
-    /// How many windows there are: 0 for an empty file, at most 2^22. Their digests may come to 64 MiB, so say them
-    /// in batches.
+    /// How many windows there are: 0 for an empty file, at most [`WINDOWS_LIMIT`].
     pub fn window_count(self) -> u32 {
         self.file_bytes.div_ceil(u64::from(self.window_bytes)) as u32
     }
@@ -175,43 +205,11 @@ pub const fn window_memory_bytes(window_bytes: u32) -> usize {
     window_bytes as usize * 6 + literals::ZSTD_MEMORY_BYTES
 }
 
-/// Stands for the content of one window of the new file: BLAKE3, cut to 16 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct WindowDigest(pub [u8; 16]);
-
-impl WindowDigest {
-    /// Of a window's bytes, or of what the basis has of them.
-    pub fn of(bytes: &[u8]) -> WindowDigest {
-        WindowDigest(blake3_start(bytes))
-    }
-}
-
 /// The first bytes of a BLAKE3 hash.
 fn blake3_start<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut start = [0; N];
     start.copy_from_slice(&blake3::hash(bytes).as_bytes()[..N]);
     start
-}
-
-/// The digest of a whole file, fed window by window in order: BLAKE3, 32 bytes.
-#[derive(Debug, Clone, Default)]
-pub struct FileDigest(blake3::Hasher);
-
-impl FileDigest {
-    /// Of nothing yet.
-    pub fn new() -> FileDigest {
-        FileDigest::default()
-    }
-
-    /// Takes in the next bytes of the file.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Of all that was fed.
-    pub fn finish(&self) -> [u8; 32] {
-        *self.0.finalize().as_bytes()
-    }
 }
 
 /// The most pages that [`sample`] picks.
@@ -271,10 +269,10 @@ mod tests {
         for window in geometry.windows() {
             let basis = part(old, window.basis_range(old.len() as u64));
             let new = &new[window.offset() as usize..][..window.bytes()];
-            let digest = WindowDigest::of(new);
+            let digest = WindowDigest::of(window, new);
             wire.window_digests += digest.0.len();
             announced.feed(new);
-            if WindowDigest::of(basis) == digest {
+            if basis.len() == new.len() && WindowDigest::of(window, basis) == digest {
                 found.feed(basis);
                 made.extend_from_slice(basis);
                 continue;
@@ -291,7 +289,7 @@ mod tests {
             let said = make_patch(window, new, &pages, Some(&signature));
             assert!(said.len() <= pages.len() * geometry.page_bytes() as usize + PATCH_OVERHEAD_BYTES);
             wire.patches += said.len();
-            let window_made = apply_patch(window, basis, &pages, &said, digest).expect("the window");
+            let (window_made, _) = apply_patch(window, basis, &pages, &said, digest).expect("the window");
             found.feed(&window_made);
             made.extend(window_made);
         }
@@ -301,8 +299,8 @@ mod tests {
 
     #[test]
     fn geometry_takes_sizes_up_to_their_limits() {
-        const WINDOW: u32 = DEFAULT_WINDOW_BYTES;
-        let (smallest, largest) = (*WINDOW_BYTES.start(), *WINDOW_BYTES.end());
+        let (smallest, largest) = (SMALLEST_WINDOW_BYTES, LARGEST_WINDOW_BYTES);
+        const WINDOW: u32 = 1 << 20;
         let bad_page = |bytes| Err(BadGeometry::PageBytes(bytes));
         let bad_window = |bytes| Err(BadGeometry::WindowBytes(bytes));
         let bad_file = |bytes| Err(BadGeometry::FileBytes(bytes));
@@ -311,9 +309,10 @@ mod tests {
             (4096, 4096, WINDOW, Ok(1)),
             (1 << 20, 4096, WINDOW, Ok(1)),
             ((1 << 20) + 4096, 4096, WINDOW, Ok(2)),
-            (FILE_BYTES_LIMIT, 512, smallest, Ok(1 << 22)),
-            (FILE_BYTES_LIMIT, 65536, largest, Ok(1 << 18)),
-            (FILE_BYTES_LIMIT + 4096, 4096, WINDOW, bad_file(FILE_BYTES_LIMIT + 4096)),
+            (1 << 34, 512, smallest, Ok(WINDOWS_LIMIT)),
+            ((1 << 34) + 512, 512, smallest, bad_file((1 << 34) + 512)),
+            (FILE_BYTES_LIMIT, 65536, largest, Ok(WINDOWS_LIMIT)),
+            (FILE_BYTES_LIMIT + 4096, 4096, largest, bad_file(FILE_BYTES_LIMIT + 4096)),
             (u64::MAX - 4095, 4096, WINDOW, bad_file(u64::MAX - 4095)),
             (1, 4096, WINDOW, bad_file(1)),
             (4097, 4096, WINDOW, bad_file(4097)),
@@ -326,13 +325,30 @@ mod tests {
             (0, 4096, 0, bad_window(0)),
             (0, 4096, 1, bad_window(1)),
             (0, 4096, smallest - 4096, bad_window(smallest - 4096)),
-            (0, 4096, smallest + 512, bad_window(smallest + 512)),
+            (0, 4096, smallest + 4096, bad_window(smallest + 4096)),
+            (0, 4096, smallest * 3, bad_window(smallest * 3)),
             (0, 4096, largest + 4096, bad_window(largest + 4096)),
             (0, 4096, u32::MAX, bad_window(u32::MAX)),
         ] {
             let count = Geometry::new(file, page, window).map(Geometry::window_count);
             assert_eq!(count, expected, "{file} bytes, pages of {page}, windows of {window}");
         }
+    }
+
+    #[test]
+    fn a_file_is_offered_in_the_smallest_windows_that_are_few_enough() {
+        let fitting = |bytes| Geometry::fitting(bytes, 4096).map(Geometry::window_bytes);
+        for (bytes, window_bytes) in [
+            (0, SMALLEST_WINDOW_BYTES),
+            (1 << 34, SMALLEST_WINDOW_BYTES),
+            ((1 << 34) + 4096, SMALLEST_WINDOW_BYTES * 2),
+            (1 << 37, LARGEST_WINDOW_BYTES / 2),
+            (FILE_BYTES_LIMIT, LARGEST_WINDOW_BYTES),
+        ] {
+            assert_eq!(fitting(bytes), Ok(window_bytes), "{bytes} bytes");
+        }
+        let too_large = FILE_BYTES_LIMIT + 4096;
+        assert_eq!(fitting(too_large), Err(BadGeometry::FileBytes(too_large)));
     }
 
     #[test]
@@ -384,14 +400,15 @@ mod tests {
         let (old, new) = (Random(1).bytes(256 * 1024), Random(2).bytes(256 * 1024));
         let window =
             Geometry::new(256 * 1024, 4096, 256 * 1024).ok().and_then(|g| g.window(0)).expect("sound");
-        let announced = WindowDigest::of(&new);
+        let announced = WindowDigest::of(window, &new);
         let pages = PageSet::differing(window, &new, &PageDigests::of(window, &new));
         let patch = make_patch(window, &new, &pages, None);
         assert_eq!(apply_patch(window, &old, &pages, &patch, announced), Err(BadPatch::WrongDigest));
         assert_eq!(apply_patch(window, &old[4096..], &pages, &patch, announced), Err(BadPatch::NoBasis));
         let all = PageSet::all(window);
         let patch = make_patch(window, &new, &all, None);
-        assert!(apply_patch(window, &old, &all, &patch, announced) == Ok(new));
+        let made = apply_patch(window, &old, &all, &patch, announced).map(|(made, _)| made);
+        assert!(made == Ok(new));
     }
 
     #[test]
@@ -403,7 +420,7 @@ mod tests {
         let pages = PageSet::differing(window, cut, &PageDigests::of(window, &old));
         assert_eq!(pages.len(), 64);
         let patch = make_patch(window, cut, &pages, None);
-        let announced = WindowDigest::of(&new);
+        let announced = WindowDigest::of(window, &new);
         assert_eq!(apply_patch(window, &old, &pages, &patch, announced), Err(BadPatch::Damaged));
     }
 
@@ -474,11 +491,11 @@ mod tests {
         insert(1000);
         let new = std::fs::read(&path).expect("a file");
 
-        let geometry = Geometry::new(new.len() as u64, 4096, DEFAULT_WINDOW_BYTES).expect("sound");
+        let geometry = Geometry::new(new.len() as u64, 4096, SMALLEST_WINDOW_BYTES).expect("sound");
         let (made, wire) = converse(geometry, &old, &new);
         assert!(made == new);
         let full_bytes: usize =
-            new.chunks(DEFAULT_WINDOW_BYTES as usize).map(|piece| compress_literals(piece).len()).sum();
+            new.chunks(SMALLEST_WINDOW_BYTES as usize).map(|piece| compress_literals(piece).len()).sum();
         assert!(wire.total() * 4 < full_bytes, "{wire:?} of {full_bytes}");
     }
 
@@ -620,7 +637,7 @@ mod tests {
                 let said = tell(2, Signature::of(window, basis, &pages).to_bytes().to_vec());
                 let Ok(signature) = Signature::parse(window, &honest, said) else { continue };
                 let patch = tell(3, make_patch(window, new, &honest, Some(&signature)));
-                if let Ok(made) = apply_patch(window, basis, &pages, &patch, WindowDigest::of(new)) {
+                if let Ok((made, _)) = apply_patch(window, basis, &pages, &patch, WindowDigest::of(window, new)) {
                     prop_assert!(made == new);
                 }
             }

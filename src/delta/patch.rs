@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::literals::{compress_literals, decompress, decompress_up_to, tagged};
 use super::rolling::{Signature, follow};
-use super::{PageSet, Window, WindowDigest};
+use super::{PageSet, Window, WindowDigest, WindowNode};
 
 /// What a patch may have beyond the bytes of its pages: its own kind, and that of its literals.
 pub const PATCH_OVERHEAD_BYTES: usize = 2;
@@ -51,8 +51,8 @@ pub fn make_patch(window: Window, new: &[u8], pages: &PageSet, signature: Option
     }
 }
 
-/// The new window, of a patch and what the basis has there. Whatever the patch is, what comes back has the digest that
-/// was announced.
+/// The new window and its node, of a patch and what the basis has there. Whatever the patch is, what comes back has the
+/// digest that was announced.
 ///
 /// # Errors
 /// [`BadPatch`]. Nothing larger than the window is ever allocated on the way.
@@ -62,7 +62,7 @@ pub fn apply_patch(
     pages: &PageSet,
     patch: &[u8],
     announced: WindowDigest,
-) -> Result<Vec<u8>, BadPatch> {
+) -> Result<(Vec<u8>, WindowNode), BadPatch> {
     let (kind, frame) = patch.split_first().ok_or(BadPatch::Kind)?;
     let inside_bytes = pages.len() * window.page_bytes;
     let inside = match *kind {
@@ -74,8 +74,9 @@ pub fn apply_patch(
         _ => return Err(BadPatch::Kind),
     };
     let whole = pages.scatter(window, basis, &inside).ok_or(BadPatch::NoBasis)?;
-    match WindowDigest::of(&whole) == announced {
-        true => Ok(whole),
+    let node = WindowNode::of(window, &whole);
+    match node.digest() == announced {
+        true => Ok((whole, node)),
         false => Err(BadPatch::WrongDigest),
     }
 }

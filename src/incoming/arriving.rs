@@ -8,8 +8,11 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::trouble::{Trouble, refuse_drive, refuse_io};
+use super::writing::Writing;
 use crate::budget::Share;
-use crate::delta::{self, BadPatch, FileDigest, Geometry, PageDigests, PageSet, Signature, WindowDigest};
+use crate::delta::{
+    self, BadPatch, Geometry, PageDigests, PageSet, Signature, Unpacker, WindowDigest, WindowNode, WindowTree,
+};
 use crate::drive::{Drive, HashDir, Patience, Staged, snapshot};
 use crate::peer::{Peer, Stream};
 use crate::protocol::message::{Message, Refusal};
@@ -24,7 +27,12 @@ pub struct Arriving {
     pub file_name: String,
     /// Windows received so far, in order (full), or compared so far (delta).
     windows: u32,
-    digest: FileDigest,
+    /// What is known of the staged file's windows, less those that are being written.
+    tree: WindowTree,
+    /// Those.
+    writing: Option<Writing>,
+    /// The first window that may still come once more.
+    amendable: u32,
     /// The basis of a delta, which is also what is staged.
     basis: Option<Differences>,
     _share: Share,
@@ -50,18 +58,73 @@ pub enum Verdict {
 impl Arriving {
     /// Nothing of it is there yet.
     pub fn new(geometry: Geometry, staged: Staged, file_name: String, share: Share) -> Arriving {
-        let digest = FileDigest::new();
-        Arriving { geometry, staged, file_name, windows: 0, digest, basis: None, _share: share }
+        Arriving {
+            geometry,
+            staged,
+            file_name,
+            windows: 0,
+            tree: WindowTree::default(),
+            writing: None,
+            amendable: 0,
+            basis: None,
+            _share: share,
+        }
+    }
+
+    /// Its shape so far, and what that becomes where it has another length by now.
+    pub fn resized(&self, file_bytes: u64) -> Result<(Geometry, Geometry), Violation> {
+        let resized = self.geometry.resized(file_bytes);
+        Ok((self.geometry, resized.map_err(|_| Violation::Lie("a file of impossible shape"))?))
     }
 
     /// The next window of a file that comes in full.
-    pub fn append(&mut self, packed: &[u8]) -> Result<(), Trouble> {
+    pub fn append(&mut self, packed: Vec<u8>) -> Result<(), Trouble> {
         let window = self.geometry.window(self.windows).ok_or(Violation::TooMany("windows"))?;
-        let bytes = delta::decompress(packed, window.bytes())
-            .map_err(|_| Violation::Lie("a window of another size"))?;
-        self.staged.file().write_all_at(&bytes, window.offset()).map_err(refuse_io)?;
-        self.digest.feed(&bytes);
+        let writing = match &mut self.writing {
+            Some(writing) => writing,
+            none => none.insert(Writing::start(self.staged.file()).map_err(refuse_io)?),
+        };
+        writing.append(window, packed)?;
         self.windows += 1;
+        Ok(())
+    }
+
+    /// A window that comes once more, when all of them have come; the file may have another length now.
+    pub fn amend(&mut self, number: u32, geometry: Geometry, packed: &[u8]) -> Result<(), Trouble> {
+        self.check_complete()?;
+        self.stop_writing()?;
+        if geometry != self.geometry {
+            self.staged.file().set_len(geometry.file_bytes()).map_err(refuse_io)?;
+            self.tree.truncate(geometry.window_count());
+            self.geometry = geometry;
+        }
+        let window = self.geometry.window(number).filter(|_| number >= self.amendable);
+        let window = window.ok_or(Violation::Lie("a window that cannot come once more"))?;
+        let mut unpacker = Unpacker::new();
+        let bytes = unpacker.unpack(packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
+        if !self.tree.set(number, WindowNode::of(window, bytes)) {
+            return Err(Violation::Lie("a window that cannot come once more").into());
+        }
+        self.staged.file().write_all_at(bytes, window.offset()).map_err(refuse_io)?;
+        (self.windows, self.amendable) = (self.tree.len(), number + 1);
+        Ok(())
+    }
+
+    /// Nothing is missing but what may come once more.
+    fn check_complete(&self) -> Result<(), Violation> {
+        let rebuilt =
+            self.basis.as_ref().is_none_or(|basis| basis.waiting.is_empty() && basis.in_flight.is_empty());
+        match rebuilt && (self.windows == self.geometry.window_count() || self.amendable > 0) {
+            true => Ok(()),
+            false => Err(Violation::Lie("the end of an unfinished file")),
+        }
+    }
+
+    /// Waits for what is being written.
+    fn stop_writing(&mut self) -> Result<(), Trouble> {
+        if let Some(writing) = self.writing.take() {
+            self.tree = writing.finish()?;
+        }
         Ok(())
     }
 
@@ -87,9 +150,14 @@ impl Arriving {
             let window = self.geometry.window(number).ok_or(Violation::TooMany("windows"))?;
             let range = window.basis_range(basis.basis_bytes);
             let bytes = read_range(self.staged.file(), range).map_err(refuse_io)?;
-            if bytes.len() != window.bytes() || WindowDigest::of(&bytes).0 != *digest {
+            let node = match bytes.len() == window.bytes() {
+                true => WindowNode::of(window, &bytes),
+                false => WindowNode::unknown(),
+            };
+            if node.digest().0 != *digest {
                 basis.waiting.push_back((number, WindowDigest(*digest)));
             }
+            self.tree.set(number, node);
             self.windows += 1;
             peer.still_here()?;
         }
@@ -137,7 +205,7 @@ impl Arriving {
         let (window, bytes, announced) = self.basis_window(number)?;
         let pages =
             PageSet::parse(window, pages).map_err(|_| Violation::Lie("a page set of another size"))?;
-        let rebuilt = match delta::apply_patch(window, &bytes, &pages, patch, announced) {
+        let (rebuilt, node) = match delta::apply_patch(window, &bytes, &pages, patch, announced) {
             Ok(rebuilt) => rebuilt,
             // Two pages, or blocks, had one digest. Without digests to compare, the window comes whole.
             Err(BadPatch::WrongDigest) if pages.len() < window.page_count() => {
@@ -147,6 +215,7 @@ impl Arriving {
             Err(_) => return Err(Violation::Lie("a patch that does not fit").into()),
         };
         self.staged.file().write_all_at(&rebuilt, window.offset()).map_err(refuse_io)?;
+        self.tree.set(number, node);
         let basis = self.basis.as_mut().expect("basis_window found it");
         basis.in_flight.retain(|(in_flight, _)| *in_flight != number);
         self.pump(peer)
@@ -166,17 +235,15 @@ impl Arriving {
     /// All windows are there; is it the file whose digest the sender says?
     ///
     /// # Errors
-    /// If windows are missing, or it cannot be read.
+    /// If windows are missing, or could not be written.
     pub fn verdict<S: Stream>(&mut self, peer: &mut Peer<S>, digest: [u8; 32]) -> Result<Verdict, Trouble> {
-        if self.windows != self.geometry.window_count() {
+        self.check_complete()?;
+        peer.while_working(|| self.stop_writing())??;
+        if self.tree.len() != self.geometry.window_count() {
             return Err(Violation::Lie("the end of an unfinished file").into());
         }
-        let (by_delta, staged) = (self.basis.take().is_some(), &self.staged);
-        let found = match by_delta {
-            true => peer.while_working(|| digest_of(staged.file()))?.map_err(refuse_io)?,
-            false => self.digest.finish(),
-        };
-        Ok(match (found == digest, by_delta) {
+        let by_delta = self.basis.take().is_some();
+        Ok(match (self.tree.finish() == digest, by_delta) {
             (true, _) => Verdict::Sound,
             (false, true) => Verdict::DeltaWrong,
             (false, false) => Verdict::Damaged,
@@ -185,7 +252,8 @@ impl Arriving {
 
     /// Begins anew, in full, with another file to write to.
     pub fn start_over(&mut self, staged: Staged) {
-        (self.windows, self.digest, self.staged) = (0, FileDigest::new(), staged);
+        (self.windows, self.amendable, self.staged) = (0, 0, staged);
+        (self.tree, self.writing) = (WindowTree::default(), None);
     }
 }
 
@@ -195,19 +263,7 @@ fn read_range(file: &File, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The digest of a whole file, read in small pieces.
-fn digest_of(file: &File) -> io::Result<[u8; 32]> {
-    let (mut digest, mut piece, mut offset) = (FileDigest::new(), vec![0; 256 << 10], 0);
-    loop {
-        match file.read_at(&mut piece, offset)? {
-            0 => return Ok(digest.finish()),
-            read => {
-                digest.feed(&piece[..read]);
-                offset += read as u64;
-            }
-        }
-    }
-}
-
+/// What a window holds that does not hold a window.
+pub const WINDOW_SIZE: Violation = Violation::Lie("a window of another size");
 /// How long we wait for writers, and they for us, at most.
 const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

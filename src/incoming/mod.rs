@@ -1,5 +1,5 @@
 //! Accept a peer; drive a [`Receiver`] on a drive of ours. One database at a time is a `visit`; a file that comes with it
-//! is `arriving`; what goes wrong is `trouble`.
+//! is `arriving`, and in full is `writing`; what goes wrong is `trouble`.
 //!
 //! Each connection is served by a thread of its own; there are at most [`CONNECTIONS_LIMIT`]. What a peer asks for is
 //! looked at with distrust: the device must be one that our ring puts on this node, the partition must be the one that
@@ -8,6 +8,7 @@
 mod arriving;
 mod trouble;
 mod visit;
+mod writing;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};

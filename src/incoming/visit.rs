@@ -1,5 +1,6 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
+use std::thread;
 use std::time::{Instant, SystemTime};
 
 use log::{info, warn};
@@ -138,7 +139,12 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Over);
             }
             Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
-            Action::Append(window) => self.file()?.append(&window)?,
+            Action::Append(window) => self.file()?.append(window)?,
+            Action::Amend { window, file_bytes, bytes } => {
+                let (before, after) = self.file()?.resized(file_bytes)?;
+                self.check_room(after.file_bytes().saturating_sub(before.file_bytes()))?;
+                self.file()?.amend(window, after, &bytes)?;
+            }
             Action::CompareWindows(digests) => {
                 let file = self.file.as_mut().ok_or(NO_FILE)?;
                 file.compare_windows(peer, &self.drive, &self.dir, &digests)?;
@@ -319,16 +325,23 @@ impl<'a> Visit<'a> {
     }
 
     /// An arrived file must be a container's database, of this container, and hold together: its digest only says that it
-    /// is the sender's, whose disk may have spoilt it.
+    /// is the sender's, whose disk may have spoilt it. While that is looked into, it is put on the disk.
     fn check_arrived<S: Stream>(&self, peer: &mut Peer<S>, staged: &Staged) -> Result<(), Trouble> {
         let (path, info) = (staged.path(), &self.meet.info);
         let check = || {
             let mut arrived = Broker::open_file(path)?;
-            arrived.verify(&info.account, &info.container)?;
-            arrived.info()
+            arrived.verify(&info.account, &info.container)
         };
-        peer.while_working(check)?
-            .map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
+        let (checked, synced) = peer.while_working(|| {
+            thread::scope(|scope| {
+                let syncing = scope.spawn(|| staged.file().sync_all());
+                let checked = check();
+                (checked, syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            })
+        })?;
+        checked.map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
+        // Not to be tried again: the kernel has forgotten what it could not write.
+        synced.map_err(refuse_io)?;
         Ok(())
     }
 

@@ -52,6 +52,16 @@ pub enum Message {
     },
     /// One window of the file, compressed; windows come in order.
     Literal(Vec<u8>),
+    /// One window once more: it was written to while the file was sent. Comes when all windows were sent or rebuilt,
+    /// ascending.
+    Again {
+        /// Number of the window. One past the last if the file grew.
+        window: u32,
+        /// Bytes of the file now.
+        file_bytes: u64,
+        /// The window, as in [`Message::Literal`].
+        bytes: Vec<u8>,
+    },
     /// The digests of my windows, in order, in one or more parts.
     Windows(Vec<[u8; 16]>),
     /// These pages of the window differ from yours: a bitmap. Answered by [`Message::Signature`].

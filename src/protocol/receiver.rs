@@ -1,7 +1,7 @@
 //! The half that answers.
 //!
 //! It hears: `Meet`, at any time, and answers with its own replica; `Ranges`, and answers with its own; `Rows` and
-//! `RowsDone`; `Offer`, then `Literal`s or `Windows`, `Want`s and `Patch`es, then `FileDone`; `Working`, at any time. It
+//! `RowsDone`; `Offer`, then `Literal`s or `Windows`, `Want`s and `Patch`es, then `Again`s and `FileDone`; `Working`, at any time. It
 //! never speaks unasked, but for `Working` while it is busy with what it was last asked.
 //!
 //! A refusal leaves it deaf until the next `Meet`: what the sender said before it heard the refusal is on its way.
@@ -40,6 +40,15 @@ pub enum Action {
     },
     /// The next window of the file.
     Append(Vec<u8>),
+    /// A window that comes once more, of a file that has so many bytes now.
+    Amend {
+        /// Number of the window.
+        window: u32,
+        /// Bytes of the file now.
+        file_bytes: u64,
+        /// The window, packed.
+        bytes: Vec<u8>,
+    },
     /// Digests of the sender's next windows: say `Pages` for those that differ, a few at a time, and `Rebuilt` when
     /// none is left.
     CompareWindows(Vec<[u8; 16]>),
@@ -87,9 +96,9 @@ enum Expects {
     Work { ranges: Vec<ShardRange> },
     /// `Offer`; there is none.
     Offer,
-    /// `Literal`, `Windows` or `FileDone`.
+    /// `Literal`, `Again`, `Windows` or `FileDone`.
     File { can_delta: bool },
-    /// `Want`, `Patch`, `Windows` or `FileDone`.
+    /// `Want`, `Patch`, `Windows`, `Again` or `FileDone`.
     Delta,
     /// `Meet`; all else is left over from before a refusal.
     Anything,
@@ -142,6 +151,12 @@ impl Receiver {
             }
             (Expects::File { .. }, Message::Literal(window)) => {
                 step(Expects::File { can_delta: false }, Action::Append(window))
+            }
+            (Expects::File { can_delta: false }, Message::Again { window, file_bytes, bytes }) => {
+                step(Expects::File { can_delta: false }, Action::Amend { window, file_bytes, bytes })
+            }
+            (Expects::Delta, Message::Again { window, file_bytes, bytes }) => {
+                step(Expects::Delta, Action::Amend { window, file_bytes, bytes })
             }
             (Expects::File { can_delta: true } | Expects::Delta, Message::Windows(digests)) => {
                 step(Expects::Delta, Action::CompareWindows(digests))

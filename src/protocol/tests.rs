@@ -360,6 +360,10 @@ impl Answerer<'_> {
                 self.says.push_back(Message::Accept(basis));
             }
             receiver::Action::Append(window) => self.staged.push(window),
+            receiver::Action::Amend { window, bytes, .. } => {
+                let slot = self.staged.get_mut(window as usize).ok_or(Violation::Lie("no such window"))?;
+                *slot = bytes;
+            }
             receiver::Action::CompareWindows(digests) => {
                 let basis = self.replica.as_ref().expect("a delta needs one").file();
                 self.staged =
@@ -862,22 +866,22 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
         (
             "offered, no basis",
             Box::new(|| after(met(false), offer())),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
         (
             "delta",
             Box::new(|| after(after(met(true), offer()), windows())),
-            &["meet", "window digests", "want", "a patch", "file done"],
+            &["meet", "window digests", "want", "a patch", "a window once more", "file done"],
         ),
         (
             "delta done",
             Box::new(|| after(after(after(met(true), offer()), windows()), done())),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
         (
             "offered, a window came",
             Box::new(|| after(after(met(true), offer()), Message::Literal(vec![]))),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
     ];
     for (state, receiver, fitting) in &states {
@@ -1054,6 +1058,7 @@ pub(super) fn samples() -> Vec<Message> {
         },
         Message::Offer { shape: shape(), epoch },
         Message::Literal(vec![0, 1, 2]),
+        Message::Again { window: 2, file_bytes: 1 << 40, bytes: vec![0, 1, 2] },
         Message::Windows(vec![[7; 16], [8; 16]]),
         Message::Want { window: 3, pages: vec![0xff, 1] },
         Message::Patch { window: u32::MAX, pages: vec![0xff, 1], patch: vec![9; 20] },
@@ -1079,7 +1084,7 @@ fn there_is_a_sample_of_every_kind() {
     let mut kinds: Vec<&str> = samples().iter().map(Message::name).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 22, "a new message needs a sample here");
+    assert_eq!(kinds.len(), 23, "a new message needs a sample here");
 }
 
 fn shape() -> Shape {

@@ -72,23 +72,49 @@ impl Greeting {
 /// Collects the pieces of a stream and gives back messages.
 #[derive(Debug, Default)]
 pub struct Inbox {
+    /// What has come, and room for more behind it.
     pending: Vec<u8>,
     read: usize,
+    filled: usize,
 }
 
 impl Inbox {
     /// Takes the next piece of the stream.
     pub fn feed(&mut self, piece: &[u8]) {
-        if self.read > 0 {
-            self.pending.drain(..self.read);
-            self.read = 0;
+        self.make_room(piece.len())[..piece.len()].copy_from_slice(piece);
+        self.fed(piece.len());
+    }
+
+    /// Where the next piece of the stream may be put, so that it need not be copied: room for the rest of a message
+    /// that has begun, and a little more. Never more than a little, or as much again as has come of it: what is only
+    /// announced takes no memory.
+    pub fn room(&mut self) -> &mut [u8] {
+        let have = self.filled - self.read;
+        let announced = match self.pending[self.read..self.filled].first_chunk::<4>() {
+            Some(head) => (4 + u32::from_be_bytes(*head) as usize).saturating_sub(have),
+            None => 0,
+        };
+        let ready = self.pending.len() - have;
+        self.make_room(ROOM_BYTES + announced.min(have.max(LARGE_ROOM_BYTES).max(ready)))
+    }
+
+    /// So many bytes of that room were filled.
+    pub fn fed(&mut self, bytes: usize) {
+        self.filled += bytes;
+    }
+
+    fn make_room(&mut self, bytes: usize) -> &mut [u8] {
+        self.pending.copy_within(self.read..self.filled, 0);
+        (self.read, self.filled) = (0, self.filled - self.read);
+        if self.pending.len() < self.filled + bytes {
+            self.pending.resize(self.filled + bytes, 0);
         }
-        self.pending.extend_from_slice(piece);
+        &mut self.pending[self.filled..][..bytes]
     }
 
     /// Nothing waits here, not even part of a message.
     pub fn is_empty(&self) -> bool {
-        self.read == self.pending.len()
+        self.read == self.filled
     }
 
     /// The next whole message, if it has arrived.
@@ -96,7 +122,7 @@ impl Inbox {
     /// # Errors
     /// [`WireError`] as soon as the bytes at hand show that no message can come of them.
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
-        let bytes = &self.pending[self.read..];
+        let bytes = &self.pending[self.read..self.filled];
         let Some(head) = bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head);
         if length == 0 || length as usize > FRAME_LIMIT {
@@ -105,13 +131,31 @@ impl Inbox {
         let Some(frame) = bytes.get(4..4 + length as usize) else { return Ok(None) };
         let message = decode(frame)?;
         self.read += 4 + frame.len();
-        if self.read == self.pending.len() {
-            self.pending.clear();
-            self.pending.shrink_to(64 << 10);
-            self.read = 0;
+        // Large messages come one after the other; once a small one comes, their room is given back.
+        if self.read == self.filled && length as usize <= ROOM_BYTES && self.pending.len() > LARGE_ROOM_BYTES
+        {
+            (self.pending, self.read, self.filled) = (Vec::new(), 0, 0);
         }
         Ok(Some(message))
     }
+}
+
+/// Room for a message of which nothing is known yet, so that a connection that waits costs little.
+const ROOM_BYTES: usize = 4 << 10;
+/// Room for the next part of one that is known to be long.
+const LARGE_ROOM_BYTES: usize = 64 << 10;
+
+/// Begins the frame of a [`Message::Literal`] in a buffer that is used again: what is appended is its window, as
+/// [`crate::delta::Packer`] has it. [`seal`] ends it.
+pub fn begin_literal(frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.extend_from_slice(&[0, 0, 0, 0, tag::LITERAL]);
+}
+
+/// Puts its length before a frame.
+pub fn seal(frame: &mut [u8]) {
+    let length = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
 }
 
 /// A message as a frame, ready to be written.
@@ -158,6 +202,12 @@ pub fn encode(message: &Message) -> Vec<u8> {
         }
         Message::Literal(bytes) => {
             out.byte(tag::LITERAL);
+            out.raw(bytes);
+        }
+        Message::Again { window, file_bytes, bytes } => {
+            out.byte(tag::AGAIN);
+            out.number((*window).into());
+            out.number(*file_bytes);
             out.raw(bytes);
         }
         Message::Windows(digests) => {
@@ -229,8 +279,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
         }
     }
     let mut frame = out.0;
-    let length = (frame.len() - 4) as u32;
-    frame[..4].copy_from_slice(&length.to_be_bytes());
+    seal(&mut frame);
     frame
 }
 
@@ -276,6 +325,11 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             },
         },
         tag::LITERAL => Message::Literal(from.rest().to_vec()),
+        tag::AGAIN => Message::Again {
+            window: from.u32("window")?,
+            file_bytes: from.number("file size")?,
+            bytes: from.rest().to_vec(),
+        },
         tag::WINDOWS => {
             let digest = |from: &mut Reader<'_>| from.array("window digest");
             Message::Windows(from.list("window digests", DIGESTS_PER_MESSAGE, digest)?)
@@ -334,6 +388,7 @@ mod tag {
     pub const WANT: u8 = 8;
     pub const PATCH: u8 = 9;
     pub const FILE_DONE: u8 = 10;
+    pub const AGAIN: u8 = 20;
     pub const HERE: u8 = 65;
     pub const EQUAL: u8 = 66;
     pub const MISSING: u8 = 67;
@@ -644,8 +699,10 @@ mod tests {
             let body = &frame[4..];
             let longer = framed(&[body, &[0]].concat());
             // Messages that end in bytes of any number take one more, or one less, for theirs.
-            let open = matches!(body[0], tag::LITERAL | tag::WANT | tag::PATCH | tag::PAGES | tag::SIGNATURE)
-                || (body[0] == tag::ACCEPT && body.len() > 1);
+            let open = matches!(
+                body[0],
+                tag::LITERAL | tag::AGAIN | tag::WANT | tag::PATCH | tag::PAGES | tag::SIGNATURE
+            ) || (body[0] == tag::ACCEPT && body.len() > 1);
             assert_eq!(heard([longer.as_slice()]).is_ok(), open, "kind {}", body[0]);
             if !open {
                 assert!(heard([framed(&body[..body.len() - 1]).as_slice()]).is_err(), "kind {}", body[0]);
@@ -674,6 +731,7 @@ mod tests {
         inbox.feed(&(FRAME_LIMIT as u32).to_be_bytes());
         assert_eq!(inbox.next_message(), Ok(None));
         assert!(inbox.pending.capacity() < 1024);
+        assert!(inbox.room().len() <= ROOM_BYTES + LARGE_ROOM_BYTES);
     }
 
     #[test]

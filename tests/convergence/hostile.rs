@@ -23,7 +23,7 @@ use super::{AGED, Side, World, call, object, picture};
 
 /// Long enough for an honest answer on a busy machine, short enough to wait for.
 const NODE_TIMEOUT_SECS: u32 = 2;
-const WINDOW: u32 = 1 << 20;
+const WINDOW: u32 = 1 << 18;
 
 /// The far end of a connection, bound by nothing.
 struct Liar {
@@ -277,7 +277,32 @@ fn files_that_are_not_what_was_offered_are_not_taken() {
     assert!(after_offer(two, &[Message::Literal(vec![1; 99])]).contains("a window of another size"));
     assert!(after_offer(4096, &[window(4096), window(4096)]).contains("too many windows"));
     assert!(after_offer(two, std::slice::from_ref(&done)).contains("the end of an unfinished file"));
-    assert!(after_offer(two, &[window(WINDOW as usize), done]).contains("the end of an unfinished file"));
+    assert!(
+        after_offer(two, &[window(WINDOW as usize), done.clone()]).contains("the end of an unfinished file")
+    );
+    let again = |window, file_bytes, bytes: usize| Message::Again {
+        window,
+        file_bytes,
+        bytes: delta::compress_literals(&vec![9; bytes]),
+    };
+    assert!(after_offer(two, &[again(0, two, WINDOW as usize)]).contains("heard a window once more"));
+    let whole = [window(WINDOW as usize), window(4096)];
+    let after_all = |said: Message| after_offer(two, &[&whole[..], &[said]].concat());
+    assert!(after_offer(two, &[window(WINDOW as usize), again(0, two, 1)]).contains("an unfinished file"));
+    assert!(after_all(again(0, two, 4096)).contains("a window of another size"));
+    assert!(after_all(again(2, two, 4096)).contains("cannot come once more"));
+    assert!(after_all(again(3, two + 3 * u64::from(WINDOW), 4096)).contains("a window of another size"));
+    assert!(after_all(again(4, two + 3 * u64::from(WINDOW), 4096)).contains("cannot come once more"));
+    assert!(after_all(again(1, 1, 1)).contains("a file of impossible shape"));
+    assert!(after_all(again(0, u64::MAX & !4095, WINDOW as usize)).contains("a file of impossible shape"));
+    let twice = [&whole[..], &[again(1, two, 4096), again(1, two, 4096)]].concat();
+    assert!(after_offer(two, &twice).contains("cannot come once more"));
+    let missing =
+        [&whole[..], &[again(1, two + 4096, 8192), again(2, two + u64::from(WINDOW) * 9, 1)]].concat();
+    assert!(after_offer(two, &missing).contains("a window of another size"));
+    let gap = two + u64::from(WINDOW);
+    let unfinished = [&whole[..], &[again(1, gap, WINDOW as usize), done.clone()]].concat();
+    assert!(after_offer(two, &unfinished).contains("the end of an unfinished file"));
     for (file_bytes, page_bytes, window_bytes) in [
         (4096, 0, WINDOW),
         (4096, 4096, 0),
@@ -395,8 +420,11 @@ fn deltas_that_do_not_fit_are_cut_off() {
     assert!(unfinished != "content", "the file was not rebuilt: {unfinished}");
     // Said to be all the same, and then not so: the whole file is asked for.
     let mut digests = Vec::new();
-    for window in std::fs::read(world.b.path()).expect("readable").chunks(WINDOW as usize) {
-        digests.push(delta::WindowDigest::of(window).0);
+    let file = std::fs::read(world.b.path()).expect("readable");
+    let geometry = delta::Geometry::new(file_bytes, 4096, WINDOW).expect("sound");
+    for window in geometry.windows() {
+        let bytes = &file[window.offset() as usize..][..window.bytes()];
+        digests.push(delta::WindowDigest::of(window, bytes).0);
     }
     let ended = serve(&world, |liar| {
         offered(liar, &world, file_bytes);

@@ -1,0 +1,395 @@
+//! A file of ours on its way: in full, or what a delta needs of it.
+//!
+//! In full it goes through two threads, so that one window is read, hashed and perhaps compressed while the one before it
+//! is handed to the kernel. Between them stand [`FRAMES`] buffers, which is all the memory that takes.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::{ExchangeError, PATIENCE};
+use crate::broker::Broker;
+use crate::budget::Share;
+use crate::config::Compress;
+use crate::delta::{
+    self, Geometry, Pace, Packer, Packing, PageDigest, PageDigests, PageSet, Signature, WindowNode,
+    WindowTree,
+};
+use crate::drive::{Drive, DriveError, Snapshot, Source, snapshot};
+use crate::incoming::SAMPLE_PAGES;
+use crate::peer::{Peer, Stream};
+use crate::protocol::message::{Basis, Message, Shape};
+use crate::protocol::wire::{begin_literal, seal};
+use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
+use crate::replica::RowId;
+
+/// A file of ours on its way.
+pub struct Shipping<'a> {
+    database: PathBuf,
+    drive: &'a Drive,
+    source: Source,
+    geometry: Geometry,
+    /// The greatest row number ever given in it.
+    pub max_row: RowId,
+    compress: Compress,
+    /// What the peer was told of the windows.
+    tree: WindowTree,
+    /// How often the peer named a window that differs.
+    compared: u64,
+    /// Pages that were asked for and wait for their signature.
+    wanted: HashMap<u32, PageSet>,
+    _share: Share,
+}
+
+/// A window ready to be sent.
+struct Ready {
+    frame: Vec<u8>,
+    file_bytes: usize,
+    /// How long the compressor took, if it was used.
+    compressing: Option<Duration>,
+}
+
+impl<'a> Shipping<'a> {
+    /// Freezes a file, or finds that it rests.
+    pub fn open<S: Stream>(
+        peer: &mut Peer<S>,
+        database: PathBuf,
+        drive: &'a Drive,
+        broker: &mut Broker,
+        compress: Compress,
+        share: Share,
+    ) -> Result<Shipping<'a>, ExchangeError> {
+        let source = with_journal_rolled_back(peer, broker, || Source::of(&database, drive, &PATIENCE))?;
+        let max_row = match &source {
+            Source::Image(image) => Broker::open_file(image.path())?.max_row()?,
+            // Good as long as nobody writes, as all that is read here.
+            Source::Resting(_) => broker.max_row()?,
+        };
+        let geometry = Geometry::fitting(source.len(), source.page_bytes())
+            .map_err(|_| DriveError::NotADatabase { path: database.clone() })?;
+        Ok(Shipping {
+            database,
+            drive,
+            source,
+            geometry,
+            max_row,
+            compress,
+            tree: WindowTree::default(),
+            compared: 0,
+            wanted: HashMap::new(),
+            _share: share,
+        })
+    }
+
+    /// What is offered.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            file_bytes: self.geometry.file_bytes(),
+            page_bytes: self.geometry.page_bytes(),
+            window_bytes: self.geometry.window_bytes(),
+        }
+    }
+
+    /// Compares a sample of the peer's pages with ours; the part that is equal, if they can be compared.
+    pub fn weigh(&self, basis: &Basis) -> Result<Option<f64>, ExchangeError> {
+        if basis.page_bytes != self.geometry.page_bytes() {
+            return Ok(None);
+        }
+        let page_bytes = u64::from(self.geometry.page_bytes());
+        let pages = basis.file_bytes.min(self.geometry.file_bytes()) / page_bytes;
+        let mut page = vec![0; self.geometry.page_bytes() as usize];
+        let mut ours = Vec::new();
+        for number in delta::sample(pages, SAMPLE_PAGES) {
+            self.source.read_exact(number * page_bytes, &mut page).map_err(|error| self.io(error))?;
+            ours.push(PageDigest::of(&page));
+        }
+        let theirs: Vec<PageDigest> =
+            basis.sample.chunks_exact(PageDigest::BYTES).map(PageDigest::read).collect();
+        if theirs.len() != ours.len() {
+            return Err(Violation::Lie("a sample of another size").into());
+        }
+        Ok(Some(delta::share_equal(&ours, &theirs)))
+    }
+
+    /// Sends every window; stops early if the peer refuses.
+    pub fn send<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Option<Message>, ExchangeError> {
+        let mut pace = peer.pace;
+        let packed = AtomicBool::new(self.is_packed(&pace, Packing::Packed, 0));
+        let (ready, to_send) = bounded(FRAMES);
+        let (spent, empty) = bounded(FRAMES);
+        for _ in 0..FRAMES {
+            // There is room for all of them.
+            let _ = spent.send(Vec::new());
+        }
+        let (source, geometry) = (&self.source, self.geometry);
+        let (tree, refused) = thread::scope(|scope| {
+            let reader = scope.spawn(|| read_ahead(source, geometry, &packed, ready, empty));
+            // Whatever goes wrong here lets go of the channels, and with that ends the reader.
+            let refused = self.send_ready(peer, to_send, spent, &packed, &mut pace);
+            let tree = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (tree, refused)
+        });
+        peer.pace = pace;
+        if let Some(refused) = refused? {
+            return Ok(Some(refused));
+        }
+        self.tree = tree.map_err(|error| self.io(error))?;
+        Ok(None)
+    }
+
+    fn send_ready<S: Stream>(
+        &self,
+        peer: &mut Peer<S>,
+        to_send: Receiver<Ready>,
+        spent: Sender<Vec<u8>>,
+        packed: &AtomicBool,
+        pace: &mut Pace,
+    ) -> Result<Option<Message>, ExchangeError> {
+        let (mut way, mut sent_bytes) = (Packing::Packed, 0);
+        loop {
+            let begun = Instant::now();
+            let Ready { frame, file_bytes, compressing } = loop {
+                match to_send.recv_timeout(READING_PAUSE) {
+                    Ok(ready) => break ready,
+                    // A slow drive.
+                    Err(RecvTimeoutError::Timeout) => peer.still_here()?,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                }
+            };
+            let idle = begun.elapsed();
+            peer.say_frame(&frame)?;
+            pace.sent(frame.len(), begun.elapsed() - idle, idle);
+            if let Some(took) = compressing {
+                pace.compressed(file_bytes, frame.len(), took);
+            }
+            sent_bytes += file_bytes as u64;
+            way = pace.packing(way, sent_bytes);
+            packed.store(self.is_packed(pace, way, sent_bytes), Ordering::Relaxed);
+            // The reader may be done and gone.
+            let _ = spent.send(frame);
+            match peer.heard_already()? {
+                None | Some(Message::Working) => {}
+                refused @ Some(Message::Refused(_)) => return Ok(refused),
+                // Whatever else it says, it cannot be about a file that it does not have yet.
+                Some(early) => {
+                    return Err(Violation::OutOfTurn { expected: "nothing", heard: early.name() }.into());
+                }
+            }
+        }
+    }
+
+    fn is_packed(&self, pace: &Pace, way: Packing, sent_bytes: u64) -> bool {
+        match self.compress {
+            Compress::Auto => pace.packing(way, sent_bytes) == Packing::Packed,
+            Compress::Yes => true,
+            Compress::No => false,
+        }
+    }
+
+    /// Says that this was the file; first what of it was written to since it was sent.
+    pub fn finish<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        broker: &mut Broker,
+    ) -> Result<(), ExchangeError> {
+        if let Source::Resting(resting) = &mut self.source {
+            if !peer.while_working(|| resting.rested(&PATIENCE))?? {
+                self.amend(peer, broker)?;
+            }
+        }
+        peer.say(&Message::FileDone { digest: self.tree.finish(), max_row: self.max_row })?;
+        Ok(())
+    }
+
+    /// Somebody wrote to the database that rested: takes an image of it, and sends again what is not as it was.
+    fn amend<S: Stream>(&mut self, peer: &mut Peer<S>, broker: &mut Broker) -> Result<(), ExchangeError> {
+        let length_before = self.geometry.file_bytes();
+        self.freeze(peer, broker)?;
+        let count = self.geometry.window_count();
+        self.tree.truncate(count);
+        let resized = self.geometry.file_bytes() != length_before;
+        let mut packer = Packer::new();
+        for number in 0..count {
+            let window = self.window(number)?;
+            let bytes = self.read(window)?;
+            let node = WindowNode::of(window, &bytes);
+            // One at least has to tell the peer of the new length.
+            if !self.tree.has(number, &node) || (resized && number + 1 == count) {
+                let mut packed = Vec::new();
+                packer.compress(&bytes, &mut packed);
+                let file_bytes = self.geometry.file_bytes();
+                peer.say(&Message::Again { window: number, file_bytes, bytes: packed })?;
+                self.tree.set(number, node);
+            }
+            peer.still_here()?;
+        }
+        Ok(())
+    }
+
+    /// From here on the file is an image that nobody writes to.
+    fn freeze<S: Stream>(&mut self, peer: &mut Peer<S>, broker: &mut Broker) -> Result<(), ExchangeError> {
+        let (database, drive) = (&self.database, self.drive);
+        let image: Snapshot =
+            with_journal_rolled_back(peer, broker, || snapshot(database, drive, &PATIENCE))?;
+        let geometry = self.geometry.resized(image.len());
+        let fits = geometry.ok().filter(|_| image.page_bytes() == self.geometry.page_bytes());
+        self.geometry = fits.ok_or_else(|| DriveError::Moved { path: database.clone() })?;
+        self.max_row = Broker::open_file(image.path())?.max_row()?;
+        self.source = Source::Image(image);
+        Ok(())
+    }
+
+    /// Sends the digests of all windows.
+    pub fn send_windows<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        broker: &mut Broker,
+    ) -> Result<(), ExchangeError> {
+        if matches!(self.source, Source::Resting(_)) {
+            self.freeze(peer, broker)?;
+        }
+        let mut digests = Vec::new();
+        for number in 0..self.geometry.window_count() {
+            let window = self.window(number)?;
+            let node = WindowNode::of(window, &self.read(window)?);
+            self.tree.set(number, node);
+            digests.push(node.digest().0);
+            if digests.len() == DIGESTS_PER_MESSAGE {
+                peer.say(&Message::Windows(std::mem::take(&mut digests)))?;
+            }
+            peer.still_here()?;
+        }
+        // Of a file without windows the peer is told even so. After the last window it must not be: it may have said by
+        // then that all is rebuilt, and would say so twice.
+        if !digests.is_empty() || self.geometry.window_count() == 0 {
+            peer.say(&Message::Windows(digests))?;
+        }
+        Ok(())
+    }
+
+    /// Finds the pages of a window that differ from the peer's.
+    pub fn compare<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        number: u32,
+        digests: &[u8],
+    ) -> Result<(), ExchangeError> {
+        let window = self.window(number)?;
+        // Each window comes up once, and once more if a digest matched by chance.
+        self.compared += 1;
+        if self.compared > u64::from(self.geometry.window_count()) * 2 {
+            return Err(Violation::TooMany("windows that differ").into());
+        }
+        let bytes = self.read(window)?;
+        let theirs = PageDigests::parse(window, digests)
+            .map_err(|_| Violation::Lie("page digests of another size"))?;
+        let pages = PageSet::differing(window, &bytes, &theirs);
+        if theirs.is_empty() || pages.is_empty() {
+            let patch = delta::make_patch(window, &bytes, &pages, None);
+            peer.say(&Message::Patch { window: number, pages: pages.to_bytes(), patch })?;
+            return Ok(());
+        }
+        peer.say(&Message::Want { window: number, pages: pages.to_bytes() })?;
+        if self.wanted.len() > crate::protocol::WINDOWS_IN_FLIGHT {
+            return Err(Violation::TooMany("windows at once").into());
+        }
+        self.wanted.insert(number, pages);
+        Ok(())
+    }
+
+    /// Sends what of a window the peer's signature does not find.
+    pub fn patch<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        number: u32,
+        signature: Vec<u8>,
+    ) -> Result<(), ExchangeError> {
+        let window = self.window(number)?;
+        let pages = self.wanted.remove(&number).ok_or(Violation::Lie("a signature that nobody wanted"))?;
+        let signature = Signature::parse(window, &pages, signature)
+            .map_err(|_| Violation::Lie("a signature that does not fit"))?;
+        let bytes = self.read(window)?;
+        let patch = delta::make_patch(window, &bytes, &pages, Some(&signature));
+        peer.say(&Message::Patch { window: number, pages: pages.to_bytes(), patch })?;
+        Ok(())
+    }
+
+    fn window(&self, number: u32) -> Result<delta::Window, Violation> {
+        self.geometry.window(number).ok_or(Violation::Lie("a window that the file does not have"))
+    }
+
+    fn read(&self, window: delta::Window) -> Result<Vec<u8>, ExchangeError> {
+        let mut bytes = vec![0; window.bytes()];
+        self.source.read_exact(window.offset(), &mut bytes).map_err(|error| self.io(error))?;
+        Ok(bytes)
+    }
+
+    fn io(&self, error: io::Error) -> ExchangeError {
+        ExchangeError::Drive(DriveError::io(&self.source.path(), error))
+    }
+}
+
+/// Reads and hashes all windows, and compresses them as long as that is wanted. Ends early when nobody takes them.
+fn read_ahead(
+    source: &Source,
+    geometry: Geometry,
+    packed: &AtomicBool,
+    ready: Sender<Ready>,
+    empty: Receiver<Vec<u8>>,
+) -> io::Result<WindowTree> {
+    let (mut tree, mut packer, mut plain) = (WindowTree::default(), Packer::new(), Vec::new());
+    for (number, window) in (0..).zip(geometry.windows()) {
+        let Ok(mut frame) = empty.recv() else { break };
+        begin_literal(&mut frame);
+        let mut compressing = None;
+        let node = if packed.load(Ordering::Relaxed) {
+            plain.resize(window.bytes(), 0);
+            source.read_exact(window.offset(), &mut plain)?;
+            let begun = Instant::now();
+            packer.compress(&plain, &mut frame);
+            compressing = Some(begun.elapsed());
+            WindowNode::of(window, &plain)
+        } else {
+            Packer::store(window.bytes(), &mut frame, |room| -> io::Result<WindowNode> {
+                source.read_exact(window.offset(), room)?;
+                Ok(WindowNode::of(window, room))
+            })?
+        };
+        seal(&mut frame);
+        tree.set(number, node);
+        if ready.send(Ready { frame, file_bytes: window.bytes(), compressing }).is_err() {
+            break;
+        }
+    }
+    Ok(tree)
+}
+
+/// Looks at a database without letting SQLite do it. Where a crashed writer left a journal, SQLite has to look first.
+fn with_journal_rolled_back<S: Stream, T: Send>(
+    peer: &mut Peer<S>,
+    broker: &mut Broker,
+    mut look: impl FnMut() -> Result<T, DriveError> + Send,
+) -> Result<T, ExchangeError> {
+    peer.while_working(|| {
+        for _ in 0..HOT_JOURNAL_TRIES {
+            match look() {
+                // Reading through SQLite rolls the journal back.
+                Err(DriveError::HotJournal { .. }) => drop(broker.max_row()?),
+                other => return Ok(other?),
+            }
+        }
+        Ok(look()?)
+    })?
+}
+
+/// Windows between the thread that reads and the one that sends, and in their hands.
+const FRAMES: usize = 4;
+/// How long to wait for the thread that reads before the peer is told that we are still here.
+const READING_PAUSE: Duration = Duration::from_millis(100);
+/// How often a crashed writer's journal is rolled back before we give up.
+const HOT_JOURNAL_TRIES: usize = 3;
