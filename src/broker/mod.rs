@@ -17,7 +17,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, params};
 
 use crate::drive::live::journal_path;
-use crate::drive::{DbFileName, HashDir};
+use crate::drive::{DbFileName, HashDir, LiveFile};
 use crate::merge;
 use crate::replica::{
     DbState, Direction, Metadata, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, SyncPoint,
@@ -32,6 +32,7 @@ pub mod pending;
 mod rows;
 mod schema;
 mod shard_ranges;
+mod soundness;
 
 pub use fault::BrokerError;
 pub use lifecycle::{AccountReport, Reclaimed};
@@ -224,6 +225,7 @@ impl Broker {
     /// # Errors
     /// `Damaged` if it does not hold together, `BadData` if it is another container's; otherwise as [`Broker::info`].
     pub fn verify(&mut self, account: &str, container: &str) -> Result<(), BrokerError> {
+        let file = LiveFile::open_read(self.path()).map_err(|e| BrokerError::io(self.path(), &e))?;
         self.db.read(|conn, schema| {
             let stat = Stat::read(conn, schema)?;
             if (stat.account.as_str(), stat.container.as_str()) != (account, container) {
@@ -231,6 +233,9 @@ impl Broker {
                 return Err(Fault::BadData(format!(
                     "it is the database of {found}, not of {account}/{container}"
                 )));
+            }
+            if soundness::is_certain(conn, &file)? {
+                return Ok(());
             }
             let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict)) }

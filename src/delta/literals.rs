@@ -51,6 +51,7 @@ pub fn compress_literals(bytes: &[u8]) -> Vec<u8> {
 
 /// Puts pieces into frames one after the other: zstd's tables are made once, and frames are written where they are
 /// wanted.
+#[derive(Default)]
 pub struct Packer {
     /// Made when the first piece is compressed; most transfers over a fast link need none.
     zstd: Option<zstd::bulk::Compressor<'static>>,
@@ -59,7 +60,7 @@ pub struct Packer {
 impl Packer {
     /// One that holds nothing yet.
     pub fn new() -> Packer {
-        Packer { zstd: None }
+        Packer::default()
     }
 
     /// Appends a piece as [`compress_literals`] has it.
@@ -97,52 +98,52 @@ impl Packer {
     }
 }
 
-impl Default for Packer {
-    fn default() -> Packer {
-        Packer::new()
-    }
-}
-
-/// Takes pieces out of frames one after the other, without a new buffer for each.
+/// Takes pieces out of frames one after the other; zstd's tables are made once.
+#[derive(Default)]
 pub struct Unpacker {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
-    bytes: Vec<u8>,
+}
+
+/// A piece that came in a frame; if it came as it is, still in there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Piece {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
 }
 
 impl Unpacker {
     /// One that holds nothing yet.
     pub fn new() -> Unpacker {
-        Unpacker { zstd: None, bytes: Vec::new() }
+        Unpacker::default()
     }
 
     /// The piece, which must have just so many bytes.
     ///
     /// # Errors
     /// As [`decompress`].
-    pub fn unpack<'a>(&'a mut self, frame: &'a [u8], expected_bytes: usize) -> Result<&'a [u8], BadFrame> {
+    pub fn unpack(&mut self, frame: Vec<u8>, expected_bytes: usize) -> Result<Piece, BadFrame> {
         let piece = match frame.split_first().ok_or(BadFrame::Kind)? {
-            (&STORED, body) => body,
+            (&STORED, _) => Piece { buffer: frame, start: 1 },
             (&COMPRESSED, body) if body.starts_with(&MAGIC) => {
                 let made = self.zstd.take().map_or_else(zstd::bulk::Decompressor::new, Ok);
-                let mut zstd = made.map_err(|_| BadFrame::Damaged)?;
-                self.bytes.resize(expected_bytes, 0);
-                let unpacked = zstd.decompress_to_buffer(body, &mut self.bytes[..]);
-                self.zstd = Some(zstd);
-                &self.bytes[..unpacked.map_err(|_| BadFrame::Damaged)?]
+                let zstd = self.zstd.insert(made.map_err(|_| BadFrame::Damaged)?);
+                let unpacked = zstd.decompress(body, expected_bytes);
+                Piece { buffer: unpacked.map_err(|_| BadFrame::Damaged)?, start: 0 }
             }
             (&COMPRESSED, _) => return Err(BadFrame::Damaged),
             _ => return Err(BadFrame::Kind),
         };
-        match piece.len() == expected_bytes {
-            true => Ok(piece),
-            false => Err(BadFrame::Length { expected: expected_bytes, found: piece.len() }),
+        match piece.bytes().len() {
+            found if found == expected_bytes => Ok(piece),
+            found => Err(BadFrame::Length { expected: expected_bytes, found }),
         }
-    }
-}
-
-impl Default for Unpacker {
-    fn default() -> Unpacker {
-        Unpacker::new()
     }
 }
 
@@ -208,9 +209,10 @@ mod tests {
             frame.clear();
             packer.compress(piece, &mut frame);
             assert_eq!(frame, compress_literals(piece));
-            assert_eq!(unpacker.unpack(&frame, piece.len()), Ok(piece));
+            let unpacked = unpacker.unpack(frame.clone(), piece.len());
+            assert_eq!(unpacked.as_ref().map(Piece::bytes), Ok(piece));
             for wrong in [piece.len() + 1, piece.len().saturating_sub(1)] {
-                let refused = unpacker.unpack(&frame, wrong).is_err();
+                let refused = unpacker.unpack(frame.clone(), wrong).is_err();
                 assert_eq!(refused, wrong != piece.len(), "{wrong} bytes of {}", piece.len());
             }
             frame.truncate(0);
@@ -219,14 +221,14 @@ mod tests {
                 Ok::<_, ()>(room.len())
             });
             assert_eq!(filled, Ok(piece.len()));
-            assert_eq!(unpacker.unpack(&frame, piece.len()), Ok(piece));
+            let unpacked = unpacker.unpack(frame.clone(), piece.len());
+            assert_eq!(unpacked.as_ref().map(Piece::bytes), Ok(piece));
         }
         let bomb = compress_literals(&vec![0; 64 << 20]);
-        assert_eq!(unpacker.unpack(&bomb, 4096), Err(BadFrame::Damaged));
-        assert!(unpacker.bytes.capacity() < 300_000);
+        assert_eq!(unpacker.unpack(bomb, 4096), Err(BadFrame::Damaged));
         let skippable = [COMPRESSED, 0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0];
         for nonsense in [&[][..], &[2], &[COMPRESSED], &skippable] {
-            assert!(unpacker.unpack(nonsense, 0).is_err());
+            assert!(unpacker.unpack(nonsense.to_vec(), 0).is_err());
         }
     }
 

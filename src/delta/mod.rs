@@ -34,7 +34,7 @@ use std::fmt;
 use std::ops::Range;
 
 pub use digest::{FileDigest, WindowDigest, WindowNode, WindowTree};
-pub use literals::{BadFrame, Packer, Unpacker, compress_literals, decompress, decompress_up_to};
+pub use literals::{BadFrame, Packer, Piece, Unpacker, compress_literals, decompress, decompress_up_to};
 pub use pace::{Pace, Packing};
 pub use pages::{BadPages, PageDigest, PageDigests, PageSet};
 pub use patch::{BadPatch, PATCH_OVERHEAD_BYTES, apply_patch, make_patch};

@@ -90,7 +90,7 @@ impl Arriving {
     }
 
     /// A window that comes once more, when all of them have come; the file may have another length now.
-    pub fn amend(&mut self, number: u32, geometry: Geometry, packed: &[u8]) -> Result<(), Trouble> {
+    pub fn amend(&mut self, number: u32, geometry: Geometry, packed: Vec<u8>) -> Result<(), Trouble> {
         self.check_complete()?;
         self.stop_writing()?;
         if geometry != self.geometry {
@@ -100,8 +100,8 @@ impl Arriving {
         }
         let window = self.geometry.window(number).filter(|_| number >= self.amendable);
         let window = window.ok_or(Violation::Lie("a window that cannot come once more"))?;
-        let mut unpacker = Unpacker::new();
-        let bytes = unpacker.unpack(packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
+        let piece = Unpacker::new().unpack(packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
+        let bytes = piece.bytes();
         if !self.tree.set(number, WindowNode::of(window, bytes)) {
             return Err(Violation::Lie("a window that cannot come once more").into());
         }

@@ -30,7 +30,7 @@ use trouble::Trouble;
 use visit::{Progress, Visit};
 
 pub use trouble::quarantine;
-pub use visit::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+pub use visit::{SAMPLE_PAGES, file_share_bytes, say_ranges};
 
 /// Connections served at once. Each costs a thread's stack and a few small buffers until it ships a file.
 pub const CONNECTIONS_LIMIT: usize = 512;

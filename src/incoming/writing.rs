@@ -11,24 +11,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::arriving::WINDOW_SIZE;
 use super::trouble::{Trouble, refuse_io};
-use crate::delta::{Unpacker, Window, WindowNode, WindowTree};
+use crate::delta::{Piece, Unpacker, Window, WindowNode, WindowTree};
 use crate::drive::start_writing_out;
 use crate::protocol::message::Refusal;
 
 /// A thread that writes.
 pub struct Writing {
     /// Taken out to end it.
-    windows: Option<Sender<Piece>>,
+    windows: Option<Sender<(Window, Piece)>>,
     worker: Option<JoinHandle<io::Result<WindowTree>>>,
     unpacker: Unpacker,
-}
-
-/// One window.
-struct Piece {
-    window: Window,
-    /// Its bytes, behind others.
-    bytes: Vec<u8>,
-    start: usize,
 }
 
 impl Writing {
@@ -51,14 +43,9 @@ impl Writing {
     /// # Errors
     /// If it is no window, or those before it could not be written.
     pub fn append(&mut self, window: Window, packed: Vec<u8>) -> Result<(), Trouble> {
-        let unpacked = self.unpacker.unpack(&packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
-        // One that came as it is need not be copied.
-        let piece = match packed.len() == 1 + unpacked.len() && packed[1..].as_ptr() == unpacked.as_ptr() {
-            true => Piece { window, bytes: packed, start: 1 },
-            false => Piece { window, bytes: unpacked.to_vec(), start: 0 },
-        };
+        let piece = self.unpacker.unpack(packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
         let windows = self.windows.as_ref().expect("taken out only in the end");
-        match windows.send(piece) {
+        match windows.send((window, piece)) {
             Ok(()) => Ok(()),
             Err(_) => {
                 Err(self.end().err().unwrap_or_else(|| Refusal::Failed("nothing was written".into()).into()))
@@ -94,10 +81,10 @@ impl Drop for Writing {
     }
 }
 
-fn write(file: &File, pieces: &Receiver<Piece>) -> io::Result<WindowTree> {
+fn write(file: &File, pieces: &Receiver<(Window, Piece)>) -> io::Result<WindowTree> {
     let (mut tree, mut pushed, mut written) = (WindowTree::default(), 0, 0);
-    for Piece { window, bytes, start } in pieces {
-        let bytes = &bytes[start..];
+    for (window, piece) in pieces {
+        let bytes = piece.bytes();
         file.write_all_at(bytes, window.offset())?;
         tree.set(tree.len(), WindowNode::of(window, bytes));
         written = window.offset() + bytes.len() as u64;

@@ -6,8 +6,9 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::broker::{Broker, BrokerError, fresh_id};
+use crate::delta::{Geometry, LARGEST_WINDOW_BYTES};
 use crate::drive::{Drive, DriveError, HashDir, Patience};
-use crate::incoming::{FILE_SHARE_BYTES, say_ranges};
+use crate::incoming::{file_share_bytes, say_ranges};
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
@@ -286,8 +287,10 @@ impl<'a> Subject<'a> {
     fn open_file<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Shipping<'a>, ExchangeError> {
         let deadline = Instant::now() + self.node.config.node_timeout;
         let (node, drive, dir) = (self.node, self.drive, self.dir);
+        let likely = Geometry::fitting(self.info.file_bytes, self.info.page_bytes);
+        let bytes = file_share_bytes(likely.map_or(LARGEST_WINDOW_BYTES, Geometry::window_bytes));
         let share = peer
-            .while_working(|| node.calling.take(FILE_SHARE_BYTES, deadline, &node.stop))?
+            .while_working(|| node.calling.take(bytes, deadline, &node.stop))?
             .ok_or(ExchangeError::NoMemory)?;
         let path =
             dir.in_charge().map_err(|error| DriveError::io(dir.dir(), error))?.ok_or(BrokerError::Missing)?;

@@ -119,7 +119,7 @@ impl<'a> Shipping<'a> {
     /// Sends every window; stops early if the peer refuses.
     pub fn send<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Option<Message>, ExchangeError> {
         let mut pace = peer.pace;
-        let packed = AtomicBool::new(self.is_packed(&pace, Packing::Packed, 0));
+        let packed = AtomicBool::new(self.way(&pace, Packing::Packed, 0) == Packing::Packed);
         let (ready, to_send) = bounded(FRAMES);
         let (spent, empty) = bounded(FRAMES);
         for _ in 0..FRAMES {
@@ -168,8 +168,8 @@ impl<'a> Shipping<'a> {
                 pace.compressed(file_bytes, frame.len(), took);
             }
             sent_bytes += file_bytes as u64;
-            way = pace.packing(way, sent_bytes);
-            packed.store(self.is_packed(pace, way, sent_bytes), Ordering::Relaxed);
+            way = self.way(pace, way, sent_bytes);
+            packed.store(way == Packing::Packed, Ordering::Relaxed);
             // The reader may be done and gone.
             let _ = spent.send(frame);
             match peer.heard_already()? {
@@ -183,11 +183,12 @@ impl<'a> Shipping<'a> {
         }
     }
 
-    fn is_packed(&self, pace: &Pace, way: Packing, sent_bytes: u64) -> bool {
+    /// How the next window goes.
+    fn way(&self, pace: &Pace, now: Packing, sent_bytes: u64) -> Packing {
         match self.compress {
-            Compress::Auto => pace.packing(way, sent_bytes) == Packing::Packed,
-            Compress::Yes => true,
-            Compress::No => false,
+            Compress::Auto => pace.packing(now, sent_bytes),
+            Compress::Yes => Packing::Packed,
+            Compress::No => Packing::Plain,
         }
     }
 

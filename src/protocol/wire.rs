@@ -104,8 +104,10 @@ impl Inbox {
     }
 
     fn make_room(&mut self, bytes: usize) -> &mut [u8] {
-        self.pending.copy_within(self.read..self.filled, 0);
-        (self.read, self.filled) = (0, self.filled - self.read);
+        if self.read > 0 {
+            self.pending.copy_within(self.read..self.filled, 0);
+            (self.read, self.filled) = (0, self.filled - self.read);
+        }
         if self.pending.len() < self.filled + bytes {
             self.pending.resize(self.filled + bytes, 0);
         }
