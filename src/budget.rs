@@ -49,6 +49,13 @@ impl Budget {
         *left -= bytes;
         Some(Share { bytes, from: self.0.clone() })
     }
+
+    /// Takes `bytes` if they are to spare: for what is only the better for them.
+    pub fn take_spare(&self, bytes: u64) -> Option<Share> {
+        let mut left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.checked_sub(bytes)?;
+        Some(Share { bytes, from: self.0.clone() })
+    }
 }
 
 impl Drop for Share {
@@ -71,6 +78,17 @@ mod tests {
         assert!(budget.take(3, soon(), &stop).is_none());
         drop(share);
         assert!(budget.take(3, soon(), &stop).is_some());
+    }
+
+    #[test]
+    fn spare_bytes_are_not_waited_for() {
+        let budget = Budget::new(10);
+        let share = budget.take_spare(8).expect("there is enough");
+        assert!(budget.take_spare(3).is_none());
+        assert!(budget.take_spare(2).is_some());
+        drop(share);
+        assert!(budget.take_spare(10).is_some());
+        assert!(budget.take_spare(11).is_none(), "not even all there is");
     }
 
     #[test]

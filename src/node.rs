@@ -1,15 +1,17 @@
 //! What one agent knows of the node it runs on: its configuration, the ring, which devices are its own, and the
 //! memory that all its work shares.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::error;
+use log::{error, warn};
 
 use crate::budget::Budget;
 use crate::config::{self, Config};
 use crate::drive::{DeviceName, Drive, DriveError};
+use crate::ledger::{Ledger, Terms};
 use crate::ring::{Device, Ring, RingError, RingWatch};
 use crate::stop::Stop;
 
@@ -26,6 +28,7 @@ pub struct Node {
     pub stop: Stop,
     my_addresses: Vec<String>,
     ring: Mutex<RingWatch>,
+    ledgers: Mutex<HashMap<DeviceName, Option<Arc<Ledger>>>>,
 }
 
 /// Why an agent cannot run here.
@@ -80,6 +83,7 @@ impl Node {
             stop,
             my_addresses,
             ring: Mutex::new(ring),
+            ledgers: Mutex::default(),
             config,
         })
     }
@@ -122,6 +126,36 @@ impl Node {
     /// As [`Drive::open`].
     pub fn drive(&self, name: &DeviceName) -> Result<Drive, DriveError> {
         Drive::open(&self.config.devices, name, self.config.mount_check)
+    }
+
+    /// The ledger of a drive, under the terms of a ring; `None` if it can have none, which is told when that begins.
+    pub fn ledger(&self, drive: &Drive, ring: &Ring) -> Option<Arc<Ledger>> {
+        let terms = Terms {
+            part_shift: ring.part_shift(),
+            reclaim_age: self.config.reclaim_age,
+            full_check_interval: self.config.agent.full_check_interval,
+        };
+        let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = ledgers.get(drive.name());
+        if let Some(Some(ledger)) = known {
+            if ledger.terms() == terms && ledger.is_of(drive) {
+                return Some(ledger.clone());
+            }
+        }
+        match Ledger::open(drive, terms) {
+            Ok(ledger) => {
+                let ledger = Arc::new(ledger);
+                ledgers.insert(drive.name().clone(), Some(ledger.clone()));
+                Some(ledger)
+            }
+            Err(error) => {
+                if !matches!(known, Some(None)) {
+                    warn!("{error}");
+                }
+                ledgers.insert(drive.name().clone(), None);
+                None
+            }
+        }
     }
 }
 

@@ -25,8 +25,10 @@ use crate::replica::{
 use crate::timestamp::{Stamp, Timestamp};
 
 mod db;
+mod due;
 mod fault;
 mod flush;
+mod known;
 mod lifecycle;
 pub mod pending;
 mod rows;
@@ -39,6 +41,7 @@ pub use lifecycle::{AccountReport, Reclaimed};
 
 use db::{Db, Use, number, text};
 use fault::Fault;
+use known::Repeats;
 use schema::Schema;
 use shard_ranges::RangeSummary;
 
@@ -66,6 +69,7 @@ pub struct Broker {
     db: Db,
     retiring: Option<Db>,
     patience: Patience,
+    repeats: Repeats,
 }
 
 impl Broker {
@@ -86,7 +90,7 @@ impl Broker {
         let in_charge = files.pop().ok_or(BrokerError::Missing)?;
         let db = Db::open(&in_charge, patience.database, Use::Shared)?;
         let retiring = files.pop().map(|path| Db::open(&path, patience.database, Use::Shared)).transpose()?;
-        Ok(Broker { home: Some(home.clone()), db, retiring, patience })
+        Ok(Broker { home: Some(home.clone()), db, retiring, patience, repeats: Repeats::default() })
     }
 
     /// Opens a file of our own, which nobody else knows of: no pending file, no lock, no second file.
@@ -100,6 +104,7 @@ impl Broker {
             db: Db::open(path, patience.database, Use::Private)?,
             retiring: None,
             patience,
+            repeats: Repeats::default(),
         })
     }
 
@@ -113,7 +118,7 @@ impl Broker {
         let in_charge = files.pop().ok_or(BrokerError::Missing)?;
         let db = Db::open(&in_charge, patience.database, Use::Look)?;
         let retiring = files.pop().map(|path| Db::open(&path, patience.database, Use::Look)).transpose()?;
-        Ok(Broker { home: Some(home.clone()), db, retiring, patience })
+        Ok(Broker { home: Some(home.clone()), db, retiring, patience, repeats: Repeats::default() })
     }
 
     /// Like [`Broker::look`], at one file, wherever it lies.
@@ -122,7 +127,7 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn look_at_file(path: &Path, patience: Patience) -> Result<Broker, BrokerError> {
         let db = Db::open(path, patience.database, Use::Look)?;
-        Ok(Broker { home: None, db, retiring: None, patience })
+        Ok(Broker { home: None, db, retiring: None, patience, repeats: Repeats::default() })
     }
 
     /// Creates a container that is not there yet, whole or not at all (`swift/common/db.py: initialize`).
@@ -199,6 +204,15 @@ impl Broker {
             thread::sleep(STEP_BACK);
         }
         Ok(())
+    }
+
+    /// Lets SQLite keep so many bytes of pages more than usual. A transaction that changes more pages than are kept writes
+    /// them, and syncs the journal, several times over.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn widen_cache(&mut self, bytes: u64) -> Result<(), BrokerError> {
+        self.db.widen_cache(bytes)
     }
 
     /// The file in charge.
@@ -283,14 +297,14 @@ impl Broker {
                 })?,
                 max_row: rows::sequence(conn, "object")?,
                 shard_max_row: rows::sequence(conn, "shard_range")?,
-                metadata: metadata(conn, schema)?,
+                metadata: parsed(&stat.metadata)?,
                 db_state,
                 sharding_initiated,
                 sharding_required: db_state == DbState::Sharding
                     || (db_state == DbState::Unsharded && sharding_initiated),
                 ranges_digest: ranges.digest.to_le_bytes(),
                 file_bytes,
-                page_bytes: conn.query_row("PRAGMA page_size", [], |row| row.get(0))?,
+                page_bytes: conn.prepare_cached("PRAGMA page_size")?.query_row([], |row| row.get(0))?,
             })
         })
     }
@@ -491,7 +505,7 @@ impl Broker {
 
     /// Objects and bytes of the retiring file, which count while there is one.
     fn retiring_counts(&mut self) -> Result<Option<(i64, i64)>, BrokerError> {
-        self.retiring.as_mut().map(|retiring| retiring.read(|conn, _| stored_counts(conn))).transpose()
+        self.retiring.as_mut().map(|retiring| retiring.read(stored_counts)).transpose()
     }
 }
 
@@ -534,7 +548,7 @@ impl Place {
             None if self.state(ranges) == DbState::Sharded && lifecycle::is_root(conn, schema, ranges)? => {
                 Ok(ranges.usage)
             }
-            None => stored_counts(conn),
+            None => stored_counts(conn, schema),
         }
     }
 }
@@ -550,14 +564,17 @@ struct Stat {
     hash: String,
     id: String,
     storage_policy_index: PolicyIndex,
+    metadata: String,
 }
 
 impl Stat {
     fn read(conn: &Connection, schema: &Schema) -> Result<Stat, Fault> {
         let policy = if schema.policies { "storage_policy_index" } else { "0" };
+        let metadata = if schema.metadata { "metadata" } else { "''" };
         let sql = format!(
-            "SELECT account, container, created_at, put_timestamp, delete_timestamp, status_changed_at, hash, id, {policy}
-                FROM container_stat"
+            "SELECT account, container, created_at, put_timestamp, delete_timestamp, status_changed_at, hash, id, {policy},
+                {metadata} FROM {}",
+            schema.facts()
         );
         the_row(conn, &sql, |row| {
             Ok(Stat {
@@ -570,6 +587,7 @@ impl Stat {
                 hash: text(row, 6)?,
                 id: text(row, 7)?,
                 storage_policy_index: PolicyIndex(number(row, 8)?),
+                metadata: text(row, 9)?,
             })
         })
     }
@@ -586,15 +604,19 @@ fn the_row<T>(
     read(rows.next()?.ok_or_else(|| Fault::Damaged("its info row is missing".to_owned()))?)
 }
 
-fn stored_counts(conn: &Connection) -> Result<(i64, i64), Fault> {
-    the_row(conn, "SELECT object_count, bytes_used FROM container_stat", |row| {
-        Ok((number(row, 0)?, number(row, 1)?))
-    })
+fn stored_counts(conn: &Connection, schema: &Schema) -> Result<(i64, i64), Fault> {
+    // What the view would say. SQLite takes longer to work out what the view means than to answer.
+    let sql = match schema.policies {
+        true => "SELECT coalesce(object_count, 0), coalesce(bytes_used, 0) FROM container_info LEFT JOIN policy_stat
+            USING (storage_policy_index)",
+        false => "SELECT object_count, bytes_used FROM container_stat",
+    };
+    the_row(conn, sql, |row| Ok((number(row, 0)?, number(row, 1)?)))
 }
 
 /// `account/container`, which is also the name of the container's own shard range.
-fn container_path(conn: &Connection) -> Result<String, Fault> {
-    the_row(conn, "SELECT account, container FROM container_stat", |row| {
+fn container_path(conn: &Connection, schema: &Schema) -> Result<String, Fault> {
+    the_row(conn, &format!("SELECT account, container FROM {}", schema.facts()), |row| {
         Ok(format!("{}/{}", text(row, 0)?, text(row, 1)?))
     })
 }
@@ -603,8 +625,11 @@ fn metadata(conn: &Connection, schema: &Schema) -> Result<Metadata, Fault> {
     if !schema.metadata {
         return Ok(Metadata::default());
     }
-    let stored = the_row(conn, "SELECT metadata FROM container_stat", |row| text(row, 0))?;
-    merge::parse_metadata(&stored).map_err(|bad| Fault::BadData(bad.to_string()))
+    parsed(&the_row(conn, &format!("SELECT metadata FROM {}", schema.facts()), |row| text(row, 0))?)
+}
+
+fn parsed(metadata: &str) -> Result<Metadata, Fault> {
+    merge::parse_metadata(metadata).map_err(|bad| Fault::BadData(bad.to_string()))
 }
 
 fn store_metadata(conn: &Connection, schema: &mut Schema, metadata: &Metadata) -> Result<(), Fault> {

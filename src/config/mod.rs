@@ -179,6 +179,9 @@ pub struct AgentOptions {
     pub memory_budget_bytes: u64,
     /// `agent_compress`: whether what is sent of a file is compressed; default `auto`.
     pub compress: Compress,
+    /// `agent_full_check_interval`: within how many seconds every database is opened and introduced to its peers at least
+    /// once, changed or not; default a day.
+    pub full_check_interval: Duration,
     /// `agent_swift_conf`: another `swift.conf` than the one in `swift_dir`, or else in `/etc/swift`.
     pub swift_conf: Option<PathBuf>,
 }
@@ -352,6 +355,7 @@ impl AgentOptions {
             passes: typed.yes_or_no("agent_passes", true)?,
             memory_budget_bytes: typed.bytes("agent_memory_budget", 1 << 20..=u64::MAX, 32 << 20)?,
             compress: typed.compress("agent_compress")?,
+            full_check_interval: typed.seconds("agent_full_check_interval", 86400.0)?,
             swift_conf: typed.set("agent_swift_conf").map(PathBuf::from),
         })
     }
@@ -790,8 +794,14 @@ impl From<IniError> for ConfigError {
 }
 
 /// The options of our own.
-const AGENT_OPTIONS: [&str; 5] =
-    ["agent_compress", "agent_memory_budget", "agent_passes", "agent_port_offset", "agent_swift_conf"];
+const AGENT_OPTIONS: [&str; 6] = [
+    "agent_compress",
+    "agent_full_check_interval",
+    "agent_memory_budget",
+    "agent_passes",
+    "agent_port_offset",
+    "agent_swift_conf",
+];
 /// The longest conf file we read, in bytes; a real one has a few thousand.
 const FILE_LIMIT: u64 = 1 << 20;
 /// Every worker is a thread; more of them than this would only wait on each other.
@@ -861,6 +871,7 @@ mod tests {
                 passes: true,
                 memory_budget_bytes: 32 << 20,
                 compress: Compress::Auto,
+                full_check_interval: Duration::from_secs(86400),
                 swift_conf: None,
             }
         );
@@ -957,8 +968,8 @@ mod tests {
             ("bind_port = 65000", "bind_port 65000 + agent_port_offset 1000: above the last port, 65535"),
             (
                 "agent_pases = no",
-                "agent_pases: no such option, known are agent_compress, agent_memory_budget, agent_passes, \
-                 agent_port_offset, agent_swift_conf",
+                "agent_pases: no such option, known are agent_compress, agent_full_check_interval, agent_memory_budget, \
+                 agent_passes, agent_port_offset, agent_swift_conf",
             ),
             ("lonely", "container-server.conf:2: expected `name = value`"),
             ("a = %(b)s", "[container-replicator] a: refers to an option \"b\" that is not set"),

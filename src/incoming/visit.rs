@@ -1,9 +1,9 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
-use std::thread;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::arriving::{Arriving, Verdict};
 use super::trouble::{Trouble, quarantine, refuse_broker, refuse_drive, refuse_io};
@@ -12,7 +12,9 @@ use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
 use crate::config::Reserve;
 use crate::delta::{self, Geometry, PageDigest};
-use crate::drive::{Drive, HashDir, LiveFile, Staged};
+use crate::drive::{DeviceName, Drive, HashDir, LiveFile};
+use crate::ledger::{Entry, Key, Ledger, StateDigest};
+use crate::look::sum_up;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
@@ -29,10 +31,14 @@ pub struct Visit<'a> {
     drive: Drive,
     dir: HashDir,
     meet: Meet,
+    /// If it puts the database here: then the ledger keeps account of it.
+    ring: Option<Arc<Ring>>,
     broker: Option<Broker>,
     file: Option<Arriving>,
     /// Memory for rows; held while they come.
     share: Option<Share>,
+    /// More of it, to merge many at once.
+    spare: Option<Share>,
 }
 
 /// How far an exchange has come.
@@ -46,8 +52,11 @@ pub enum Progress {
 impl<'a> Visit<'a> {
     /// Looks up what a sender introduces, settles what needs no rows, and has the answer ready.
     pub fn begin(node: &'a Node, meet: Meet) -> Result<(Visit<'a>, Message), Refusal> {
-        let (drive, dir) = judge(node, &node.ring(), &meet)?;
-        let mut visit = Visit { node, drive, dir, meet, broker: None, file: None, share: None };
+        let ring = node.ring();
+        let (drive, dir, primary) = judge(node, &ring, &meet)?;
+        let ring = primary.then_some(ring);
+        let mut visit =
+            Visit { node, drive, dir, meet, ring, broker: None, file: None, share: None, spare: None };
         let said = visit.introduce()?;
         Ok((visit, said))
     }
@@ -92,13 +101,20 @@ impl<'a> Visit<'a> {
                     broker.set_policy(policy, now)?;
                     info = broker.info()?;
                 }
-                broker.merge_metadata(&theirs.metadata)?;
-                broker.merge_timestamps(
-                    &theirs.created_at,
-                    &theirs.put_timestamp,
-                    &theirs.delete_timestamp,
-                    now,
-                )?;
+                // What is no news to what we held a moment ago is none now; nearly always there is none.
+                if merge::merge_metadata(&info.metadata, &theirs.metadata).is_some() {
+                    broker.merge_metadata(&theirs.metadata)?;
+                }
+                if (&info.created_at, &info.put_timestamp, &info.delete_timestamp)
+                    != (&theirs.created_at, &theirs.put_timestamp, &theirs.delete_timestamp)
+                {
+                    broker.merge_timestamps(
+                        &theirs.created_at,
+                        &theirs.put_timestamp,
+                        &theirs.delete_timestamp,
+                        now,
+                    )?;
+                }
                 if info.hash == theirs.hash && point < theirs.max_row {
                     point = theirs.max_row;
                     let raised = SyncPoint { remote_id: theirs.id.clone(), point };
@@ -112,10 +128,50 @@ impl<'a> Visit<'a> {
             self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         }
         self.broker = Some(broker);
+        let agreed = self.confirmed(&info);
         Ok(match info.agrees_with(theirs) {
-            true => Message::Equal { id: info.id, max_row: info.max_row, point },
-            false => Message::Here { info: Box::new(info), point },
+            true => Message::Equal { id: info.id, max_row: info.max_row, point, agreed },
+            false => Message::Here { info: Box::new(info), point, agreed },
         })
+    }
+
+    /// Our last row at the moment at which the sender says that the two replicas were equal, if we know of that: we are in
+    /// that state still, or our ledger remembers the same of this very database.
+    fn confirmed(&self, info: &ReplicaInfo) -> Option<RowId> {
+        let (agreed, asker) = self.meet.agreed.zip(self.meet.asker)?;
+        if StateDigest::of(info).short() == agreed.state {
+            return Some(info.max_row);
+        }
+        let (ledger, key) = self.ledger()?;
+        let entry = ledger.entry(key).ok()??;
+        let agreement = entry.agreement(asker).filter(|agreement| agreement.state == agreed.state)?;
+        (entry.replica == Entry::replica_of(&info.id)).then_some(agreement.row)
+    }
+
+    /// What keeps account of the database, if anything does, and under which key.
+    fn ledger(&self) -> Option<(Arc<Ledger>, Key)> {
+        let ring = self.ring.as_ref()?;
+        let ledger = self.node.ledger(&self.drive, ring)?;
+        Some((ledger, Key::new(self.meet.place.hash, ring.part_shift())))
+    }
+
+    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told. Where it
+    /// `restarted`, what was agreed with the sender before was not so.
+    fn note(&mut self, restarted: bool) {
+        let Some((ledger, key)) = self.ledger() else { return };
+        let Some(broker) = &mut self.broker else { return };
+        let noted = || -> Result<(), Box<dyn std::error::Error>> {
+            let mut known = ledger.entry(key)?;
+            if let (Some(known), Some(asker)) = (&mut known, self.meet.asker.filter(|_| restarted)) {
+                known.forget(asker);
+            }
+            let (_, entry) = sum_up(&self.node.config, &self.dir, broker, known)?;
+            Ok(ledger.update(&[(key, Some(entry))])?)
+        };
+        // The next walk sees to it.
+        if let Err(error) = { noted }() {
+            debug!("{}: {error}", self.dir.dir().display());
+        }
     }
 
     /// Nothing is under way that a peer could leave unfinished.
@@ -131,7 +187,7 @@ impl<'a> Visit<'a> {
     /// Does what the receiver's half of the conversation asks for.
     pub fn act<S: Stream>(&mut self, peer: &mut Peer<S>, action: Action) -> Result<Progress, Trouble> {
         match action {
-            Action::Meet(_) | Action::Wait => {}
+            Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::Wait => {}
             Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
             Action::MergeRows(rows) => self.merge_rows(peer, rows)?,
             Action::FinishRows { through, restart, points } => {
@@ -186,6 +242,12 @@ impl<'a> Visit<'a> {
         let dir = self.dir.clone();
         let broker = self.broker.as_mut();
         let broker = broker.expect("rows are only heard where there is a database");
+        if self.spare.is_none() && rows.len() >= MANY_ROWS {
+            self.spare = self.node.answering.take_spare(SPARE_BYTES);
+            if self.spare.is_some() {
+                broker.widen_cache(SPARE_BYTES).map_err(|error| refuse_broker(&dir, error))?;
+            }
+        }
         peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
             .map_err(|error| refuse_broker(&dir, error))?;
         peer.say(&Message::Took { through })?;
@@ -201,6 +263,7 @@ impl<'a> Visit<'a> {
     ) -> Result<(), Trouble> {
         let sender = self.meet.info.id.clone();
         let info = self.with_broker(peer, |broker| {
+            broker.widen_cache(0)?;
             if restart {
                 broker.set_sync_point(&sender, through, Direction::Incoming)?;
                 // The sender saw that points are wrong; what it is thought to hold of us may be wrong as well.
@@ -217,7 +280,8 @@ impl<'a> Visit<'a> {
             Ok(info)
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
-        self.share = None;
+        (self.share, self.spare) = (None, None);
+        self.note(restart);
         peer.say(&settled(info))?;
         Ok(())
     }
@@ -292,12 +356,11 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Under);
             }
         }
-        self.check_arrived(peer, &file.staged)?;
         let had_one = self.broker.take().is_some();
         let arrival = Arrival {
             dir: &self.dir,
             device: self.meet.place.device.as_str(),
-            sender: &self.meet.info.id,
+            sender: &self.meet.info,
             max_row,
         };
         let stop = &self.node.stop;
@@ -313,36 +376,18 @@ impl<'a> Visit<'a> {
         installed.map_err(|error| match error {
             ArrivalError::Broker(error) => refuse_broker(&self.dir, error),
             ArrivalError::Drive(error) => refuse_drive(error),
-            ArrivalError::Install(error) => Refusal::Failed(error.to_string()),
+            error @ (ArrivalError::Unsound(_) | ArrivalError::Install(_)) => {
+                Refusal::Failed(error.to_string())
+            }
             ArrivalError::GivenUp => Refusal::Failed("this agent is stopping".to_owned()),
         })?;
         let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
         let info = broker.info().map_err(|error| refuse_broker(&self.dir, error))?;
         self.broker = Some(broker);
+        self.note(true);
         info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
         peer.say(&settled(info))?;
         Ok(Progress::Over)
-    }
-
-    /// An arrived file must be a container's database, of this container, and hold together: its digest only says that it
-    /// is the sender's, whose disk may have spoilt it. While that is looked into, it is put on the disk.
-    fn check_arrived<S: Stream>(&self, peer: &mut Peer<S>, staged: &Staged) -> Result<(), Trouble> {
-        let (path, info) = (staged.path(), &self.meet.info);
-        let check = || {
-            let mut arrived = Broker::open_file(path)?;
-            arrived.verify(&info.account, &info.container)
-        };
-        let (checked, synced) = peer.while_working(|| {
-            thread::scope(|scope| {
-                let syncing = scope.spawn(|| staged.file().sync_all());
-                let checked = check();
-                (checked, syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            })
-        })?;
-        checked.map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
-        // Not to be tried again: the kernel has forgotten what it could not write.
-        synced.map_err(refuse_io)?;
-        Ok(())
     }
 
     fn with_broker<S: Stream, T: Send>(
@@ -372,11 +417,16 @@ impl<'a> Visit<'a> {
     }
 }
 
-/// Where a database that a sender introduces lies, if it may.
-fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir), Refusal> {
+/// The device of this name, if the ring puts it on this node.
+pub fn device_of<'a>(node: &Node, ring: &'a Ring, name: &DeviceName) -> Result<&'a Device, Refusal> {
+    let named = |device: &&Device| device.name == name.as_str() && node.is_ours(device);
+    ring.devices().find(named).ok_or(Refusal::UnknownDevice)
+}
+
+/// Where a database that a sender introduces lies, if it may, and whether the ring has it there.
+fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir, bool), Refusal> {
     let (place, theirs) = (&meet.place, &meet.info);
-    let named = |device: &&Device| device.name == place.device.as_str() && node.is_ours(device);
-    let device = ring.devices().find(named).ok_or(Refusal::UnknownDevice)?;
+    let device = device_of(node, ring, &place.device)?;
     if node.config.salt.hash(&theirs.account, Some(&theirs.container), None) != place.hash {
         return Err(Refusal::Failed(
             "the hash is not that of the container's name; do both nodes have the same hash prefix and suffix in \
@@ -398,7 +448,7 @@ fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir), Refu
             return Err(Refusal::NotPrimary);
         }
     }
-    Ok((drive, dir))
+    Ok((drive, dir, primary))
 }
 
 /// Says all ranges, in as many messages as it takes.
@@ -425,6 +475,11 @@ fn settled(info: ReplicaInfo) -> Message {
 const NO_FILE: Violation = Violation::Lie("a window of no file");
 /// What merging batches of rows takes: a batch packed, unpacked, and SQLite's cache.
 const ROWS_SHARE_BYTES: u64 = 5 << 20;
+/// Rows that change so many pages of a large database that more of them should stay in memory, and how much more: all
+/// that a thousand rows change, which are two pages each.
+const MANY_ROWS: usize = 500;
+/// See [`MANY_ROWS`].
+const SPARE_BYTES: u64 = 9 << 20;
 /// What shipping or taking in a file takes at most: windows in several forms, and what SQLite needs to merge it. Only
 /// the largest of files have windows so large that it is more.
 pub fn file_share_bytes(window_bytes: u32) -> u64 {

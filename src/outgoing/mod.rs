@@ -1,5 +1,7 @@
-//! Call a peer; drive a [`Sender`] with a database of ours. A file that goes there is `shipping`.
+//! Call a peer; drive a [`Sender`] with a database of ours, or ([`compare`]) ask which of them it would be worth while
+//! with. A file that goes there is `shipping`.
 
+mod compare;
 mod shipping;
 
 use std::fmt;
@@ -9,17 +11,21 @@ use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::delta::{Geometry, LARGEST_WINDOW_BYTES};
 use crate::drive::{Drive, DriveError, HashDir, Patience};
 use crate::incoming::{file_share_bytes, say_ranges};
+use crate::ledger::LedgerError;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::Violation;
-use crate::protocol::message::{Intent, Meet, Message, Place, Refusal, Role};
+use crate::protocol::message::{Agreed, Intent, Meet, Message, Place, Refusal, Role};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
 use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
+use crate::ring::DeviceId;
 use crate::strategy::Choice;
 use crate::timestamp::{Stamp, Timestamp};
 use shipping::Shipping;
+
+pub use compare::{CompareError, Compared, Pair, compare};
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
 #[derive(Debug)]
@@ -30,6 +36,8 @@ pub enum ExchangeError {
     Broker(BrokerError),
     /// Our drive.
     Drive(DriveError),
+    /// The ledger of our drive.
+    Ledger(LedgerError),
     /// No memory of the budget came free in time.
     NoMemory,
 }
@@ -40,6 +48,7 @@ impl fmt::Display for ExchangeError {
             ExchangeError::Peer(error) => error.fmt(f),
             ExchangeError::Broker(error) => write!(f, "our own database: {error}"),
             ExchangeError::Drive(error) => write!(f, "our own drive: {error}"),
+            ExchangeError::Ledger(error) => error.fmt(f),
             ExchangeError::NoMemory => {
                 f.write_str("no memory came free in time; raise agent_memory_budget or lower concurrency")
             }
@@ -52,6 +61,15 @@ impl std::error::Error for ExchangeError {}
 impl From<PeerError> for ExchangeError {
     fn from(error: PeerError) -> ExchangeError {
         ExchangeError::Peer(error)
+    }
+}
+
+impl From<CompareError> for ExchangeError {
+    fn from(error: CompareError) -> ExchangeError {
+        match error {
+            CompareError::Peer(error) => ExchangeError::Peer(error),
+            CompareError::Ledger(error) => ExchangeError::Ledger(error),
+        }
     }
 }
 
@@ -87,6 +105,10 @@ pub struct Subject<'a> {
     pub info: &'a ReplicaInfo,
     /// The peer was delivered all of it before, in this very pass ([`Sender::proven`]).
     pub proven: bool,
+    /// Our device.
+    pub ours: DeviceId,
+    /// When the two replicas were last equal, by our ledger.
+    pub agreed: Option<Agreed>,
 }
 
 /// What an exchange came to.
@@ -96,6 +118,8 @@ pub struct Exchanged {
     pub outcome: Outcome,
     /// Rows sent.
     pub rows_sent: u64,
+    /// What was known of how far the peer had come turned out to be wrong.
+    pub restarted: bool,
 }
 
 /// What a peer would be sent.
@@ -143,13 +167,14 @@ impl<'a> Subject<'a> {
         role: Role,
     ) -> Result<Exchanged, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place, info: self.info.clone(), intent, role };
+        let (asker, agreed) = (Some(self.ours), self.agreed);
+        let meet = Meet { place, info: self.info.clone(), intent, role, asker, agreed };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
         if self.proven {
             sender = sender.proven();
         }
         let mut shipping = None;
-        let mut rows_sent = 0;
+        let (mut rows_sent, mut restarted) = (0, false);
         loop {
             (sender, actions) = 'step: {
                 for action in actions {
@@ -194,6 +219,7 @@ impl<'a> Subject<'a> {
                             let point =
                                 point.or(shipping.as_ref().map(|file| file.max_row)).unwrap_or(RowId::NONE);
                             if restart {
+                                restarted = true;
                                 self.broker.set_sync_point(&id, point, Direction::Outgoing)?;
                             } else {
                                 let point = SyncPoint { remote_id: id, point };
@@ -203,7 +229,7 @@ impl<'a> Subject<'a> {
                         Action::Distrust(id) => {
                             self.broker.set_sync_point(&id, RowId::NONE, Direction::Incoming)?;
                         }
-                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
+                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent, restarted }),
                     }
                 }
                 sender.hear(peer.hear()?)?
@@ -222,7 +248,14 @@ impl<'a> Subject<'a> {
         role: Role,
     ) -> Result<Forecast, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place: place.clone(), info: self.info.clone(), intent: Intent::Look, role };
+        let meet = Meet {
+            place: place.clone(),
+            info: self.info.clone(),
+            intent: Intent::Look,
+            role,
+            asker: Some(self.ours),
+            agreed: self.agreed,
+        };
         let (sender, _) = Sender::start(meet, self.known()?, limits);
         Ok(match look(peer, place, self.info, role)? {
             Seen::Missing => Forecast::Missing,
@@ -316,15 +349,15 @@ pub fn look<S: Stream>(
     mine: &ReplicaInfo,
     role: Role,
 ) -> Result<Seen, PeerError> {
-    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role };
+    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role, asker: None, agreed: None };
     peer.say(&Message::Meet(Box::new(meet)))?;
     loop {
         return Ok(match peer.hear()? {
             Message::Working => continue,
             Message::Missing => Seen::Missing,
             Message::Refused(refusal) => Seen::Refused(refusal),
-            Message::Here { info, point } => Seen::Here { info, point },
-            Message::Equal { id, max_row, point } => {
+            Message::Here { info, point, .. } => Seen::Here { info, point },
+            Message::Equal { id, max_row, point, .. } => {
                 let info = Box::new(ReplicaInfo { id, max_row, ..mine.clone() });
                 Seen::Here { info, point }
             }

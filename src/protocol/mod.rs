@@ -1,7 +1,11 @@
 //! The conversation between two agents; touches no file, socket or clock.
 //!
-//! One connection serves many databases, one exchange after the other. It opens with a greeting from each side. Then,
-//! for each database:
+//! One connection serves many databases, one exchange after the other. It opens with a greeting from each side. Then the
+//! sender may ask which databases of a device differ from its own ([`comparison`]): it tells the sum of all (`Compare`),
+//! and if the receiver's is another, the two descend to those that differ (`Sums`, `Open`), without a word on those that
+//! agree. Both remember what turned out equal.
+//!
+//! Then, for each database:
 //!
 //! 1. The sender introduces its replica (`Meet`). The receiver takes over what is newer of its policy, metadata and
 //!    timestamps, and introduces its own replica as it was before that (`Here`, or `Equal`, or `Missing`). The sender
@@ -19,11 +23,13 @@
 //! The receiver may refuse at any point; what the sender says before it hears that is passed over. Anything else that
 //! comes out of turn, or does not parse, is a [`Violation`] and ends the connection: nothing that was staged is used.
 
+pub mod comparison;
 mod fields;
 pub mod message;
 pub mod receiver;
 pub mod rows;
 pub mod sender;
+mod sums;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -34,7 +40,7 @@ use crate::replica::ShardRange;
 use message::Message;
 
 /// What this end speaks. Raised when a message changes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
 pub const FRAME_LIMIT: usize = 5 << 20;
 /// Batches of rows on their way at once: enough to keep reading, sending and merging at the same time.
@@ -52,6 +58,11 @@ pub const RANGES_PER_MESSAGE: usize = 500;
 pub const POINTS_LIMIT: usize = 4096;
 /// Window digests in one message.
 pub const DIGESTS_PER_MESSAGE: usize = 4096;
+
+/// Parts of a span, and the databases that are told of one: as many as a mask has bits.
+pub const BRANCHES: usize = 16;
+/// Spans opened at once: enough to make little of a link's latency, and few enough for a sum of each to be at hand.
+pub const SPANS_LIMIT: usize = 64;
 
 /// What a peer must not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +111,10 @@ impl Message {
     /// Its name, for errors.
     pub fn name(&self) -> &'static str {
         match self {
+            Message::Compare(_) => "compare",
+            Message::Open { .. } => "open",
+            Message::Alike => "alike",
+            Message::Sums(_) => "sums",
             Message::Meet(_) => "meet",
             Message::Ranges { .. } => "shard ranges",
             Message::Rows { .. } => "rows",

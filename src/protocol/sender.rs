@@ -133,6 +133,9 @@ pub struct Sender {
     /// The points about this peer were proven in this very pass.
     proven: bool,
     known: Known,
+    /// Our last row when the two agreed, and the peer's, if it remembers too.
+    agreed: Option<RowId>,
+    confirmed: Option<RowId>,
     limits: Limits,
     /// The points of the two were found to be wrong.
     distrusted: bool,
@@ -191,6 +194,8 @@ impl Sender {
             leaving: meet.intent == Intent::Leave,
             proven: false,
             known,
+            agreed: meet.agreed.map(|agreed| agreed.row),
+            confirmed: None,
             limits,
             distrusted: false,
             expects: Expects::Introduction,
@@ -215,10 +220,14 @@ impl Sender {
             _ => {}
         }
         match (std::mem::replace(&mut self.expects, Expects::Nothing), message) {
-            (Expects::Introduction, Message::Equal { id, max_row, point }) => {
+            (Expects::Introduction, Message::Equal { id, max_row, point, agreed }) => {
+                self.confirmed = agreed;
                 Ok(self.equal(id, max_row, point))
             }
-            (Expects::Introduction, Message::Here { info, point }) => Ok(self.here(info, point)),
+            (Expects::Introduction, Message::Here { info, point, agreed }) => {
+                self.confirmed = agreed;
+                Ok(self.here(info, point))
+            }
             (Expects::Introduction, Message::Missing) => {
                 self.expects = Expects::Accept { theirs: None };
                 Ok((self, vec![Action::Offer]))
@@ -330,12 +339,14 @@ impl Sender {
 
     /// The choice that was or would be made with a peer's replica; what `--dry-run` shows.
     pub fn choice(&self, theirs: &ReplicaInfo, their_point: RowId) -> Choice {
+        // What both were once found to hold in full is as good as a point, if both say so.
+        let (my_row, their_row) = self.agreed.zip(self.confirmed).unwrap_or((RowId::NONE, RowId::NONE));
         let situation = Situation {
             mine: &self.mine,
             theirs,
             their_point,
-            my_point: Known::point(&self.known.outgoing, &theirs.id),
-            my_incoming: Known::point(&self.known.incoming, &theirs.id),
+            my_point: Known::point(&self.known.outgoing, &theirs.id).max(my_row),
+            my_incoming: Known::point(&self.known.incoming, &theirs.id).max(their_row),
             leaving: self.leaving && !self.proven,
         };
         strategy::choose(&situation)

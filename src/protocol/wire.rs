@@ -9,14 +9,14 @@
 
 pub use super::fields::WireError;
 use super::fields::{Reader, Writer};
-use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Settled, Shape};
-use super::{DIGESTS_PER_MESSAGE, FRAME_LIMIT, POINTS_LIMIT, RANGES_PER_MESSAGE, VERSION, rows};
-use crate::drive::DeviceName;
+use super::message::{Agreed, Basis, Intent, Meet, Message, Place, Refusal, Role, Settled, Shape};
+use super::{DIGESTS_PER_MESSAGE, FRAME_LIMIT, POINTS_LIMIT, RANGES_PER_MESSAGE, SPANS_LIMIT, VERSION, rows};
 use crate::hash_path::{Hash, Partition};
 use crate::replica::{
     DbState, Metadata, MetadataItem, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, ShardRange,
     SyncPoint, TEXT_LIMIT,
 };
+use crate::ring::DeviceId;
 use crate::timestamp::{Stamp, Timestamp};
 
 /// The most a container's metadata may take, as keys, values and stamps. Swift lets clients set 4 KiB in 90 keys; system
@@ -164,6 +164,20 @@ pub fn seal(frame: &mut [u8]) {
 pub fn encode(message: &Message) -> Vec<u8> {
     let mut out = Writer(vec![0; 4]);
     match message {
+        Message::Compare(compare) => {
+            out.byte(tag::COMPARE);
+            out.compare(compare);
+        }
+        Message::Open { spans, alike } => {
+            out.byte(tag::OPEN);
+            out.list(spans, Writer::span);
+            out.list(alike, |out, mask| out.raw(&mask.to_be_bytes()));
+        }
+        Message::Alike => out.byte(tag::ALIKE),
+        Message::Sums(sums) => {
+            out.byte(tag::SUMS);
+            out.list(sums, Writer::opened);
+        }
         Message::Meet(meet) => {
             out.byte(tag::MEET);
             out.text(meet.place.device.as_str());
@@ -178,6 +192,11 @@ pub fn encode(message: &Message) -> Vec<u8> {
             out.byte(match meet.role {
                 Role::Primary => 0,
                 Role::Handoff => 1,
+            });
+            out.optional(meet.asker, |out, asker| out.number(asker.0.into()));
+            out.optional(meet.agreed, |out, agreed| {
+                out.digest(&agreed.state);
+                out.signed(agreed.row.0);
             });
         }
         Message::Ranges { ranges, more } => {
@@ -232,16 +251,18 @@ pub fn encode(message: &Message) -> Vec<u8> {
             out.raw(digest);
             out.signed(max_row.0);
         }
-        Message::Here { info, point } => {
+        Message::Here { info, point, agreed } => {
             out.byte(tag::HERE);
             out.info(info);
             out.signed(point.0);
+            out.optional(*agreed, |out, row| out.signed(row.0));
         }
-        Message::Equal { id, max_row, point } => {
+        Message::Equal { id, max_row, point, agreed } => {
             out.byte(tag::EQUAL);
             out.text(id.as_str());
             out.signed(max_row.0);
             out.signed(point.0);
+            out.optional(*agreed, |out, row| out.signed(row.0));
         }
         Message::Missing => out.byte(tag::MISSING),
         Message::Refused(refusal) => {
@@ -288,8 +309,15 @@ pub fn encode(message: &Message) -> Vec<u8> {
 fn decode(frame: &[u8]) -> Result<Message, WireError> {
     let mut from = Reader(frame);
     let message = match from.byte("kind")? {
+        tag::COMPARE => Message::Compare(from.compare()?),
+        tag::OPEN => Message::Open {
+            spans: from.list("spans", SPANS_LIMIT, Reader::span)?,
+            alike: from.list("marks", SPANS_LIMIT, |from| from.array("marks").map(u16::from_be_bytes))?,
+        },
+        tag::ALIKE => Message::Alike,
+        tag::SUMS => Message::Sums(from.list("sums", SPANS_LIMIT, Reader::opened)?),
         tag::MEET => {
-            let device = DeviceName::new(from.text("device")?).ok_or(WireError::Field("device name"))?;
+            let device = from.device_name()?;
             let partition = Partition(from.u32("partition")?);
             let hash = Hash(from.array("hash")?);
             let info = from.info()?;
@@ -304,7 +332,12 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
                 1 => Role::Handoff,
                 _ => return Err(WireError::Field("role")),
             };
-            Message::Meet(Box::new(Meet { place: Place { device, partition, hash }, info, intent, role }))
+            let asker = from.optional("asker", |from| from.u32("asker").map(DeviceId))?;
+            let agreed = from.optional("agreement", |from| {
+                Ok(Agreed { state: from.digest()?, row: from.row_id("agreed row")? })
+            })?;
+            let place = Place { device, partition, hash };
+            Message::Meet(Box::new(Meet { place, info, intent, role, asker, agreed }))
         }
         tag::RANGES => Message::Ranges {
             ranges: from.list("shard ranges", RANGES_PER_MESSAGE, Reader::range)?,
@@ -345,11 +378,16 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
         tag::FILE_DONE => {
             Message::FileDone { digest: from.array("file digest")?, max_row: from.row_id("last row")? }
         }
-        tag::HERE => Message::Here { info: Box::new(from.info()?), point: from.row_id("sync point")? },
+        tag::HERE => Message::Here {
+            info: Box::new(from.info()?),
+            point: from.row_id("sync point")?,
+            agreed: from.optional("agreed row", |from| from.row_id("agreed row"))?,
+        },
         tag::EQUAL => Message::Equal {
             id: from.replica_id()?,
             max_row: from.row_id("last row")?,
             point: from.row_id("sync point")?,
+            agreed: from.optional("agreed row", |from| from.row_id("agreed row"))?,
         },
         tag::MISSING => Message::Missing,
         tag::REFUSED => Message::Refused(from.refusal()?),
@@ -390,7 +428,9 @@ mod tag {
     pub const WANT: u8 = 8;
     pub const PATCH: u8 = 9;
     pub const FILE_DONE: u8 = 10;
-    pub const AGAIN: u8 = 20;
+    pub const AGAIN: u8 = 13;
+    pub const COMPARE: u8 = 11;
+    pub const OPEN: u8 = 12;
     pub const HERE: u8 = 65;
     pub const EQUAL: u8 = 66;
     pub const MISSING: u8 = 67;
@@ -403,6 +443,8 @@ mod tag {
     pub const MISMATCH: u8 = 74;
     pub const WORKING: u8 = 75;
     pub const SETTLED: u8 = 76;
+    pub const ALIKE: u8 = 77;
+    pub const SUMS: u8 = 78;
 }
 
 /// Appends what replicas say of themselves.
@@ -475,6 +517,7 @@ impl Writer {
             Refusal::TooMany => 8,
             Refusal::Failed(_) => 9,
             Refusal::NotPrimary => 10,
+            Refusal::NoLedger => 11,
         });
         if let Refusal::Failed(why) = refusal {
             let mut end = why.len().min(TEXT_LIMIT);
@@ -601,6 +644,7 @@ impl Reader<'_> {
             8 => Refusal::TooMany,
             9 => Refusal::Failed(self.text("reason")?),
             10 => Refusal::NotPrimary,
+            11 => Refusal::NoLedger,
             _ => return Err(WireError::Field("refusal")),
         })
     }
@@ -610,8 +654,10 @@ impl Reader<'_> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::message::Opened;
     use super::super::tests::samples;
     use super::*;
+    use crate::ledger::{Key, LEAVES_LIMIT, ShortDigest, Span};
 
     fn frames() -> Vec<Vec<u8>> {
         samples().iter().map(encode).collect()
@@ -635,7 +681,11 @@ mod tests {
     }
 
     fn meet_with(change: impl FnOnce(&mut Meet)) -> Vec<u8> {
-        let Some(Message::Meet(mut meet)) = samples().into_iter().next() else { panic!("the first sample") };
+        let meet = samples().into_iter().find_map(|sample| match sample {
+            Message::Meet(meet) => Some(meet),
+            _ => None,
+        });
+        let mut meet = meet.expect("a sample");
         change(&mut meet);
         encode(&Message::Meet(meet))
     }
@@ -655,6 +705,7 @@ mod tests {
             Refusal::Sharding,
             Refusal::TooMany,
             Refusal::NotPrimary,
+            Refusal::NoLedger,
         ] {
             let message = Message::Refused(refusal);
             assert_eq!(heard([encode(&message).as_slice()]), Ok(vec![message]));
@@ -744,7 +795,11 @@ mod tests {
             encode(&Message::RowsDone { through: RowId(1), restart: false, points: vec![point; count] })
         };
         let ranges = |count: usize| {
-            let Some(Message::Ranges { ranges, .. }) = samples().into_iter().nth(1) else { panic!("ranges") };
+            let ranges = samples().into_iter().find_map(|sample| match sample {
+                Message::Ranges { ranges, .. } => Some(ranges),
+                _ => None,
+            });
+            let ranges = ranges.expect("a sample");
             encode(&Message::Ranges { ranges: vec![ranges[0].clone(); count], more: false })
         };
         let metadata = |count: usize| {
@@ -754,7 +809,21 @@ mod tests {
         };
         let says = |frame: Vec<u8>| heard([frame.as_slice()]).map(|heard| heard.len());
         type Make<'a> = &'a dyn Fn(usize) -> Vec<u8>;
-        let lists: [(Make, usize, &str); 4] = [
+        let span = |nth: usize| Span::new((nth as u128) << 120, 2).expect("two digits");
+        let spans =
+            |count: usize| encode(&Message::Open { spans: (0..count).map(span).collect(), alike: vec![] });
+        let marks = |count: usize| encode(&Message::Open { spans: vec![], alike: vec![1; count] });
+        let sums =
+            |count: usize| encode(&Message::Sums(vec![Opened::Branches([ShortDigest([3; 8]); 16]); count]));
+        let leaves = |count: usize| {
+            let leaf = |nth| (Key(nth as u128), ShortDigest([3; 8]));
+            encode(&Message::Sums(vec![Opened::Leaves((0..count).map(leaf).collect())]))
+        };
+        let lists: [(Make, usize, &str); 8] = [
+            (&spans, SPANS_LIMIT, "spans"),
+            (&marks, SPANS_LIMIT, "marks"),
+            (&sums, SPANS_LIMIT, "sums"),
+            (&leaves, LEAVES_LIMIT, "leaves"),
             (&windows, DIGESTS_PER_MESSAGE, "window digests"),
             (&points, POINTS_LIMIT, "sync points"),
             (&ranges, RANGES_PER_MESSAGE, "shard ranges"),
@@ -821,7 +890,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_named() {
-        for kind in [0, 11, 64, 77, 255] {
+        for kind in [0, 13, 64, 79, 255] {
             assert_eq!(heard([framed(&[kind]).as_slice()]), Err(WireError::UnknownMessage(kind)));
         }
     }

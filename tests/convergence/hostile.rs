@@ -98,7 +98,14 @@ fn meet(world: &World) -> Meet {
         max_row: RowId(AGED * 2),
         ..info_of(&world.b)
     };
-    Meet { place: world.b.place.clone(), info, intent: Intent::Agree, role: Role::Primary }
+    Meet {
+        place: world.b.place.clone(),
+        info,
+        intent: Intent::Agree,
+        role: Role::Primary,
+        asker: None,
+        agreed: None,
+    }
 }
 
 fn shape(file_bytes: u64) -> Shape {
@@ -498,6 +505,8 @@ fn a_damaged_file_takes_no_empty_place_either() {
             info,
             intent: Intent::Agree,
             role: Role::Primary,
+            asker: None,
+            agreed: None,
         })));
         assert_eq!(liar.hear(), Some(Message::Missing));
         liar.say(&offer(file.len() as u64));
@@ -567,7 +576,7 @@ fn call_liar(world: &World, script: impl FnOnce(&mut Liar) + Send) -> Result<Out
 fn here(world: &World) -> Message {
     let id = ReplicaId::new("liar").expect("an id");
     let info = ReplicaInfo { id, hash: RowHash([7; 16]), max_row: RowId(9000), ..info_of(&world.a) };
-    Message::Here { info: Box::new(info), point: RowId::NONE }
+    Message::Here { info: Box::new(info), point: RowId::NONE, agreed: None }
 }
 
 fn settled() -> Message {

@@ -37,6 +37,7 @@ struct Side {
     node: Node,
     drive: Drive,
     dir: HashDir,
+    device: DeviceId,
     place: Place,
 }
 
@@ -96,7 +97,7 @@ impl Side {
         let drive = Drive::open(&devices, &name, false).expect("a drive");
         let dir = drive.hash_dir(partition, hash);
         let node = Node::new(config, Stop::default()).expect("a node");
-        Side { node, drive, dir, place: Place { device: name, partition, hash } }
+        Side { node, drive, dir, device: DeviceId(id), place: Place { device: name, partition, hash } }
     }
 
     fn create(&self) -> Broker {
@@ -190,12 +191,10 @@ fn call(from: &Side, stream: UnixStream, place: Place, intent: Intent) -> Result
     let mut broker = Broker::open(&from.dir)?;
     let info = broker.info()?;
     let (node, drive, dir) = (&from.node, &from.drive, &from.dir);
-    Subject { node, drive, dir, broker: &mut broker, info: &info, proven: false }.exchange(
-        &mut peer,
-        place,
-        intent,
-        Role::Primary,
-    )
+    let (ours, agreed) = (from.device, None);
+    let mut subject =
+        Subject { node, drive, dir, broker: &mut broker, info: &info, proven: false, ours, agreed };
+    subject.exchange(&mut peer, place, intent, Role::Primary)
 }
 
 /// No point of either side promises a row that is not there.
@@ -236,6 +235,10 @@ fn picture(root: &Path) -> BTreeMap<String, Vec<u8>> {
                 left.push(entry);
             } else {
                 let name = entry.strip_prefix(root).expect("below it").to_string_lossy().into_owned();
+                // The ledger, which may be kept or not.
+                if name.starts_with("agent/") || name.contains("/agent/") {
+                    continue;
+                }
                 files.insert(name, fs::read(&entry).expect("readable"));
             }
         }

@@ -75,7 +75,14 @@ fn meet<S: Stream>(nodes: &Nodes, peer: &mut Peer<S>, info: &ReplicaInfo) -> Mes
     let device = DeviceName::new("d1").expect("a name");
     let place = Place { device, partition: nodes.ring.part_shift().partition(&hash), hash };
     // Swift's answering side asks no ring, and the vectors put databases anywhere.
-    let meet = Meet { place, info: info.clone(), intent: Intent::Agree, role: Role::Handoff };
+    let meet = Meet {
+        place,
+        info: info.clone(),
+        intent: Intent::Agree,
+        role: Role::Handoff,
+        asker: None,
+        agreed: None,
+    };
     peer.say(&Message::Meet(Box::new(meet))).expect("an agent that listens");
     peer.hear().expect("an answer")
 }
