@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Packing;
+
 /// On container databases higher levels take longer and save nothing: most of a row that is not repeated is random.
 const LEVEL: i32 = 1;
 /// What a frame of zstd begins with. Looked at first, so that no older format and no skippable frame reaches zstd.
@@ -80,6 +82,17 @@ impl Packer {
         }
         frame.push(STORED);
         frame.extend_from_slice(bytes);
+    }
+
+    /// Appends a piece, compressed or as it is.
+    pub fn pack(&mut self, packing: Packing, bytes: &[u8], frame: &mut Vec<u8>) {
+        match packing {
+            Packing::Packed => self.compress(bytes, frame),
+            Packing::Plain => {
+                frame.push(STORED);
+                frame.extend_from_slice(bytes);
+            }
+        }
     }
 
     /// Appends a piece as it is, which `fill` puts in its place; what `fill` made of it is given back.

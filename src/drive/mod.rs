@@ -32,7 +32,7 @@ use crate::hash_path::{Hash, Partition};
 pub use hash_dir::{DbFileName, DirLock, HashDir};
 pub use live::{FileStamp, LiveFile, OpenGuard, opening};
 pub use sight::Sight;
-pub use snapshot::{Patience, Snapshot, snapshot};
+pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
 pub use source::{Resting, Source};
 pub use stage::{InstallError, Replaced, Settled, Staged, replaced_files};
 pub use sys::start_writing_out;

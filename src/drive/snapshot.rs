@@ -127,8 +127,11 @@ fn attempt(database: &Path, drive: &Drive, patience: &Patience) -> Result<Snapsh
     copy_live(live, stage(database, drive)?, patience)
 }
 
-/// Clones, if the file system can.
-pub(super) fn clone_live(
+/// Takes an image if the file system can clone; `None` if it cannot.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn clone_live(
     database: &Path,
     drive: &Drive,
     patience: &Patience,

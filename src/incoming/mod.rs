@@ -1,5 +1,5 @@
 //! Accept a peer; drive a [`Receiver`] on a drive of ours. One database at a time is a `visit`; a file that comes with it
-//! is `arriving`, and in full is `writing`; a device compared with the peer's is `comparing`; what goes wrong is `trouble`.
+//! is `arriving`, in full by `writing` or as a delta by `rebuilding`; a device compared with the peer's is `comparing`; what goes wrong is `trouble`.
 //!
 //! Each connection is served by a thread of its own; there are at most [`CONNECTIONS_LIMIT`]. What a peer asks for is
 //! looked at with distrust: the device must be one that our ring puts on this node, the partition must be the one that
@@ -7,6 +7,7 @@
 
 mod arriving;
 mod comparing;
+mod rebuilding;
 mod trouble;
 mod visit;
 mod writing;

@@ -205,8 +205,8 @@ impl<'a> Visit<'a> {
                 let file = self.file.as_mut().ok_or(NO_FILE)?;
                 file.compare_windows(peer, &self.drive, &self.dir, &digests)?;
             }
-            Action::Sign { window, pages } => self.file()?.sign(peer, window, &pages)?,
-            Action::Apply { window, pages, patch } => self.file()?.apply(peer, window, &pages, &patch)?,
+            Action::FindPages { window, digests } => self.file()?.find_pages(peer, window, &digests)?,
+            Action::Apply { window, patch } => self.file()?.apply(peer, window, &patch)?,
             Action::Install { digest, max_row } => return self.install(peer, digest, max_row),
         }
         Ok(Progress::Under)

@@ -207,12 +207,10 @@ impl<'a> Subject<'a> {
                             }
                             file(&mut shipping).finish(peer, self.broker)?;
                         }
-                        Action::SendWindows => file(&mut shipping).send_windows(peer, self.broker)?,
-                        Action::Compare { window, digests } => {
-                            file(&mut shipping).compare(peer, window, &digests)?;
-                        }
-                        Action::MakePatch { window, signature } => {
-                            file(&mut shipping).patch(peer, window, signature)?;
+                        Action::SendWindows => file(&mut shipping).send_windows(peer)?,
+                        Action::TellPages { window } => file(&mut shipping).tell_pages(peer, window)?,
+                        Action::MakePatch { window, pages, blocks, signature } => {
+                            file(&mut shipping).patch(peer, window, &pages, blocks, signature)?;
                         }
                         Action::TellFileDone => file(&mut shipping).finish(peer, self.broker)?,
                         Action::Remember { id, point, restart } => {

@@ -3,7 +3,6 @@
 //! In full it goes through two threads, so that one window is read, hashed and perhaps compressed while the one before it
 //! is handed to the kernel. Between them stand [`FRAMES`] buffers, which is all the memory that takes.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +16,7 @@ use crate::broker::Broker;
 use crate::budget::Share;
 use crate::config::Compress;
 use crate::delta::{
-    self, Geometry, Pace, Packer, Packing, PageDigest, PageDigests, PageSet, Signature, WindowNode,
+    self, BlockDigests, Geometry, Pace, Packer, Packing, PageDigest, PageDigests, PageSet, Signature, WindowNode,
     WindowTree,
 };
 use crate::drive::{Drive, DriveError, Snapshot, Source, snapshot};
@@ -25,7 +24,7 @@ use crate::incoming::SAMPLE_PAGES;
 use crate::peer::{Peer, Stream};
 use crate::protocol::message::{Basis, Message, Shape};
 use crate::protocol::wire::{begin_literal, seal};
-use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
+use crate::protocol::Violation;
 use crate::replica::RowId;
 
 /// A file of ours on its way.
@@ -39,10 +38,10 @@ pub struct Shipping<'a> {
     compress: Compress,
     /// What the peer was told of the windows.
     tree: WindowTree,
-    /// How often the peer named a window that differs.
-    compared: u64,
-    /// Pages that were asked for and wait for their signature.
-    wanted: HashMap<u32, PageSet>,
+    /// How often the peer asked for a window's pages, and for what it lacks of them.
+    asked: u32,
+    patched: u32,
+    packer: Packer,
     _share: Share,
 }
 
@@ -80,8 +79,9 @@ impl<'a> Shipping<'a> {
             max_row,
             compress,
             tree: WindowTree::default(),
-            compared: 0,
-            wanted: HashMap::new(),
+            asked: 0,
+            patched: 0,
+            packer: Packer::new(),
             _share: share,
         })
     }
@@ -214,7 +214,6 @@ impl<'a> Shipping<'a> {
         let count = self.geometry.window_count();
         self.tree.truncate(count);
         let resized = self.geometry.file_bytes() != length_before;
-        let mut packer = Packer::new();
         for number in 0..count {
             let window = self.window(number)?;
             let bytes = self.read(window)?;
@@ -222,7 +221,8 @@ impl<'a> Shipping<'a> {
             // One at least has to tell the peer of the new length.
             if !self.tree.has(number, &node) || (resized && number + 1 == count) {
                 let mut packed = Vec::new();
-                packer.compress(&bytes, &mut packed);
+                let packing = self.way(&peer.pace, Packing::Packed, u64::MAX);
+                self.packer.pack(packing, &bytes, &mut packed);
                 let file_bytes = self.geometry.file_bytes();
                 peer.say(&Message::Again { window: number, file_bytes, bytes: packed })?;
                 self.tree.set(number, node);
@@ -245,22 +245,15 @@ impl<'a> Shipping<'a> {
         Ok(())
     }
 
-    /// Sends the digests of all windows.
-    pub fn send_windows<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        broker: &mut Broker,
-    ) -> Result<(), ExchangeError> {
-        if matches!(self.source, Source::Resting(_)) {
-            self.freeze(peer, broker)?;
-        }
+    /// Says the digests of all windows. A few at a time, so that the peer compares some while we read others.
+    pub fn send_windows<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<(), ExchangeError> {
         let mut digests = Vec::new();
         for number in 0..self.geometry.window_count() {
             let window = self.window(number)?;
             let node = WindowNode::of(window, &self.read(window)?);
             self.tree.set(number, node);
             digests.push(node.digest().0);
-            if digests.len() == DIGESTS_PER_MESSAGE {
+            if digests.len() == DIGESTS_AT_ONCE {
                 peer.say(&Message::Windows(std::mem::take(&mut digests)))?;
             }
             peer.still_here()?;
@@ -273,50 +266,50 @@ impl<'a> Shipping<'a> {
         Ok(())
     }
 
-    /// Finds the pages of a window that differ from the peer's.
-    pub fn compare<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        number: u32,
-        digests: &[u8],
-    ) -> Result<(), ExchangeError> {
+    /// Says the digests of a window's pages.
+    pub fn tell_pages<S: Stream>(&mut self, peer: &mut Peer<S>, number: u32) -> Result<(), ExchangeError> {
         let window = self.window(number)?;
-        // Each window comes up once, and once more if a digest matched by chance.
-        self.compared += 1;
-        if self.compared > u64::from(self.geometry.window_count()) * 2 {
+        // Each window comes up once.
+        self.asked += 1;
+        if self.asked > self.geometry.window_count() {
             return Err(Violation::TooMany("windows that differ").into());
         }
-        let bytes = self.read(window)?;
-        let theirs = PageDigests::parse(window, digests)
-            .map_err(|_| Violation::Lie("page digests of another size"))?;
-        let pages = PageSet::differing(window, &bytes, &theirs);
-        if theirs.is_empty() || pages.is_empty() {
-            let patch = delta::make_patch(window, &bytes, &pages, None);
-            peer.say(&Message::Patch { window: number, pages: pages.to_bytes(), patch })?;
-            return Ok(());
-        }
-        peer.say(&Message::Want { window: number, pages: pages.to_bytes() })?;
-        if self.wanted.len() > crate::protocol::WINDOWS_IN_FLIGHT {
-            return Err(Violation::TooMany("windows at once").into());
-        }
-        self.wanted.insert(number, pages);
+        let digests = PageDigests::of(window, &self.read(window)?).to_bytes();
+        peer.say(&Message::Pages { window: number, digests })?;
         Ok(())
     }
 
-    /// Sends what of a window the peer's signature does not find.
+    /// Says what the peer lacks of a window.
     pub fn patch<S: Stream>(
         &mut self,
         peer: &mut Peer<S>,
         number: u32,
+        pages: &[u8],
+        blocks: Vec<u8>,
         signature: Vec<u8>,
     ) -> Result<(), ExchangeError> {
         let window = self.window(number)?;
-        let pages = self.wanted.remove(&number).ok_or(Violation::Lie("a signature that nobody wanted"))?;
-        let signature = Signature::parse(window, &pages, signature)
-            .map_err(|_| Violation::Lie("a signature that does not fit"))?;
+        // Once, and once more if a digest matched by chance.
+        self.patched += 1;
+        if self.patched > self.geometry.window_count() * 2 {
+            return Err(Violation::TooMany("patches wanted").into());
+        }
+        let pages =
+            PageSet::parse(window, pages).map_err(|_| Violation::Lie("a page set of another size"))?;
+        let blocks = BlockDigests::parse(window, &pages, blocks)
+            .map_err(|_| Violation::Lie("digests of blocks that do not fit"))?;
+        let signature = match signature.is_empty() {
+            true => None,
+            false => Some(
+                Signature::parse(window, &pages, signature)
+                    .map_err(|_| Violation::Lie("a signature that does not fit"))?,
+            ),
+        };
         let bytes = self.read(window)?;
-        let patch = delta::make_patch(window, &bytes, &pages, Some(&signature));
-        peer.say(&Message::Patch { window: number, pages: pages.to_bytes(), patch })?;
+        let packing = self.way(&peer.pace, Packing::Packed, u64::MAX);
+        let packer = &mut self.packer;
+        let patch = delta::make_patch(window, &bytes, &pages, &blocks, signature.as_ref(), packer, packing);
+        peer.say(&Message::Patch { window: number, patch })?;
         Ok(())
     }
 
@@ -388,6 +381,8 @@ fn with_journal_rolled_back<S: Stream, T: Send>(
     })?
 }
 
+/// Digests of windows said at once: of a few MiB.
+const DIGESTS_AT_ONCE: usize = 16;
 /// Windows between the thread that reads and the one that sends, and in their hands.
 const FRAMES: usize = 4;
 /// How long to wait for the thread that reads before the peer is told that we are still here.

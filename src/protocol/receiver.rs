@@ -2,7 +2,7 @@
 //!
 //! It hears: `Compare`, at any time, and answers with its own sums if they differ, then `Open`s; `Meet`, at any time, and
 //! answers with its own replica; `Ranges`, and answers with its own; `Rows` and `RowsDone`; `Offer`, then `Literal`s or
-//! `Windows`, `Want`s and `Patch`es, then `Again`s and `FileDone`; `Working`, at any time. It
+//! `Windows`, `Pages` and `Patch`es, then `Again`s and `FileDone`; `Working`, at any time. It
 //! never speaks unasked, but for `Working` while it is busy with what it was last asked.
 //!
 //! A refusal leaves it deaf until the next `Meet` or `Compare`: what the sender said before it heard the refusal is on its way.
@@ -63,22 +63,20 @@ pub enum Action {
         /// The window, packed.
         bytes: Vec<u8>,
     },
-    /// Digests of the sender's next windows: say `Pages` for those that differ, a few at a time, and `Rebuilt` when
-    /// none is left.
+    /// Digests of the sender's next windows: say `Differs` of those that do, a few at a time, and `Rebuilt` when none is
+    /// left.
     CompareWindows(Vec<[u8; 16]>),
-    /// Say the `Signature` of these pages.
-    Sign {
+    /// Look for these pages and say which you `Want`.
+    FindPages {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
+        /// Five bytes a page.
+        digests: Vec<u8>,
     },
     /// Rebuild the window.
     Apply {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
         /// What the sender's delta made.
         patch: Vec<u8>,
     },
@@ -116,7 +114,7 @@ enum Expects {
     Offer,
     /// `Literal`, `Again`, `Windows` or `FileDone`.
     File { can_delta: bool },
-    /// `Want`, `Patch`, `Windows`, `Again` or `FileDone`.
+    /// `Pages`, `Patch`, `Windows`, `Again` or `FileDone`.
     Delta,
     /// `Meet` or `Compare`; all else is left over from before a refusal.
     Anything,
@@ -185,11 +183,11 @@ impl Receiver {
             (Expects::File { can_delta: true } | Expects::Delta, Message::Windows(digests)) => {
                 step(Expects::Delta, Action::CompareWindows(digests))
             }
-            (Expects::Delta, Message::Want { window, pages }) => {
-                step(Expects::Delta, Action::Sign { window, pages })
+            (Expects::Delta, Message::Pages { window, digests }) => {
+                step(Expects::Delta, Action::FindPages { window, digests })
             }
-            (Expects::Delta, Message::Patch { window, pages, patch }) => {
-                step(Expects::Delta, Action::Apply { window, pages, patch })
+            (Expects::Delta, Message::Patch { window, patch }) => {
+                step(Expects::Delta, Action::Apply { window, patch })
             }
             (Expects::Delta, Message::FileDone { digest, max_row }) => {
                 // A mismatch is followed by the whole file.
@@ -235,7 +233,7 @@ impl Expects {
             Expects::Work { .. } => "shard ranges, rows or an offer",
             Expects::Offer => "an offer",
             Expects::File { .. } => "the file",
-            Expects::Delta => "wants and patches",
+            Expects::Delta => "pages and patches",
         }
     }
 }

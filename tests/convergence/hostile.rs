@@ -398,30 +398,58 @@ fn deltas_that_do_not_fit_are_cut_off() {
         serve(&world, |liar| {
             offered(liar, &world, file_bytes);
             liar.say(&Message::Windows(vec![[3; 16]; windows]));
-            assert!(matches!(liar.hear(), Some(Message::Pages { window: 0, .. })));
+            assert!(matches!(liar.hear(), Some(Message::Differs { window: 0 })));
             said.iter().for_each(|message| liar.say(message));
             liar.wait_for_the_end();
         })
     };
-    let want = |window, bytes| Message::Want { window, pages: vec![0; bytes] };
-    let patch =
-        |window, pages: usize, patch: Vec<u8>| Message::Patch { window, pages: vec![0xff; pages], patch };
-    let page_set = WINDOW as usize / 4096 / 8;
+    let page_count = WINDOW as usize / 4096;
+    let pages = |window, bytes| Message::Pages { window, digests: vec![1; bytes] };
+    let patch = |window, patch: Vec<u8>| Message::Patch { window, patch };
     assert!(after_windows(&[Message::Windows(vec![[3; 16]])]).contains("too many windows"));
     for window in [windows as u32, 1 << 22, u32::MAX] {
-        assert!(after_windows(&[want(window, page_set)]).contains("a window that is not being worked on"));
-        assert!(after_windows(&[patch(window, page_set, vec![])]).contains("not being worked on"));
+        assert!(after_windows(&[pages(window, 5)]).contains("a window that is not being worked on"));
+        assert!(after_windows(&[patch(window, vec![])]).contains("not being worked on"));
     }
-    for bytes in [0, page_set - 1, page_set + 1, 100_000] {
-        assert!(after_windows(&[want(0, bytes)]).contains("a page set of another size"), "{bytes}");
-        assert!(after_windows(&[patch(0, bytes, vec![])]).contains("a page set of another size"), "{bytes}");
+    let all = page_count * delta::PageDigest::BYTES;
+    for bytes in [0, 1, all - 5, all - 1, all + 1, all + 5, 100_000] {
+        assert!(after_windows(&[pages(0, bytes)]).contains("page digests of another size"), "{bytes}");
     }
+    assert!(after_windows(&[patch(0, vec![])]).contains("not being worked on"), "nothing was wanted");
+    assert!(after_windows(&[pages(0, all), pages(0, all)]).contains("not being worked on"), "said twice");
     for garbage in [vec![], vec![0], vec![9; 5], vec![0, 0, 1, 2], vec![1, 0, 0x36, 0xff, 0xff]] {
-        assert!(after_windows(&[patch(0, page_set, garbage)]).contains("a patch that does not fit"));
+        assert!(after_windows(&[pages(0, all), patch(0, garbage)]).contains("a patch that does not fit"));
     }
-    // All pages of the window, but not those that were announced.
-    let other = [&[0], delta::compress_literals(&vec![4; WINDOW as usize]).as_slice()].concat();
-    assert!(after_windows(&[patch(0, page_set, other)]).contains("a patch that does not fit"));
+    // Pages of the window, but never those that were announced: each is asked for twice, and then the whole file.
+    let ended = serve(&world, |liar| {
+        offered(liar, &world, file_bytes);
+        liar.say(&Message::Windows(vec![[3; 16]; windows]));
+        let geometry = delta::Geometry::new(file_bytes, 4096, WINDOW).expect("sound");
+        let pages_in = |window| geometry.window(window).expect("a window of the file").page_count();
+        let mut wanted = 0;
+        loop {
+            match liar.hear().expect("it goes on") {
+                Message::Differs { window } => {
+                    liar.say(&pages(window, pages_in(window) * delta::PageDigest::BYTES));
+                }
+                Message::Want { window, pages, blocks, .. } => {
+                    wanted += 1;
+                    let count: u32 = pages.iter().map(|byte| byte.count_ones()).sum();
+                    assert_eq!(count as usize, pages_in(window));
+                    // No script; all blocks changed.
+                    let bitmaps = vec![0xff; blocks.len() / 64 * 4];
+                    let body = [&[0; 4], bitmaps.as_slice(), &vec![4; count as usize * 4096]].concat();
+                    liar.say(&patch(window, delta::compress_literals(&body)));
+                }
+                Message::Working => {}
+                message => break assert_eq!(message, Message::Rebuilt),
+            }
+        }
+        assert_eq!(wanted, 2 * windows);
+        liar.say(&Message::FileDone { digest: [0; 32], max_row: RowId(1) });
+        assert_eq!(liar.hear(), Some(Message::Mismatch));
+    });
+    assert_eq!(ended, "closed the connection");
     let done = Message::FileDone { digest: [0; 32], max_row: RowId(1) };
     let unfinished = after_windows(&[done]);
     assert!(unfinished != "content", "the file was not rebuilt: {unfinished}");
@@ -657,25 +685,37 @@ fn answers_that_lie_about_a_delta_end_the_call() {
         .expect_err("a lie")
     };
     let page_count = WINDOW as usize / 4096;
-    let pages = |window, bytes| Message::Pages { window, digests: vec![1; bytes] };
-    let signature = |block_bytes: u32, hash_bytes: u32| {
+    let differs = |window| Message::Differs { window };
+    let want = |window, pages: Vec<u8>, blocks: usize, signature: Vec<u8>| Message::Want {
+        window,
+        pages,
+        blocks: vec![0; blocks],
+        signature,
+    };
+    let all = vec![0xff; page_count / 8];
+    for window in [windows, 1 << 22, u32::MAX] {
+        assert!(after_windows(vec![differs(window)]).contains("a window that the file does not have"));
+        let wanted = want(window, all.clone(), 0, vec![]);
+        assert!(after_windows(vec![wanted]).contains("a window that the file does not have"));
+    }
+    for bytes in [0, page_count / 8 - 1, page_count / 8 + 1, 100_000] {
+        let wanted = want(0, vec![0; bytes], 0, vec![]);
+        assert!(after_windows(vec![wanted]).contains("a page set of another size"), "{bytes}");
+    }
+    for bytes in [1, 63, 64 * page_count + 64, 100_000] {
+        let wanted = want(0, all.clone(), bytes, vec![]);
+        assert!(after_windows(vec![wanted]).contains("digests of blocks that do not fit"), "{bytes}");
+    }
+    for (block_bytes, hash_bytes) in [(0, 4), (1, 4), (u32::MAX, 4), (256, 0), (256, 17), (256, 5)] {
         let head = [0x7273_0136, block_bytes, hash_bytes].map(u32::to_be_bytes).concat();
         let signature = [head.as_slice(), &[0; 8 * 20]].concat();
-        Message::Signature { window: 0, signature }
-    };
-    for window in [windows, 1 << 22, u32::MAX] {
-        assert!(after_windows(vec![pages(window, 5)]).contains("a window that the file does not have"));
-    }
-    for bytes in [1, 4, page_count * PageDigest::BYTES + 1, (page_count + 1) * PageDigest::BYTES] {
-        assert!(after_windows(vec![pages(0, bytes)]).contains("page digests of another size"));
-    }
-    assert!(after_windows(vec![signature(256, 4)]).contains("a signature that nobody wanted"));
-    for (block_bytes, hash_bytes) in [(0, 4), (1, 4), (u32::MAX, 4), (256, 0), (256, 17), (256, 5)] {
-        let ended = after_windows(vec![pages(0, 5), signature(block_bytes, hash_bytes)]);
+        let ended = after_windows(vec![want(0, all.clone(), 0, signature)]);
         assert!(ended.contains("a signature that does not fit"), "{block_bytes} {hash_bytes}: {ended}");
     }
-    let again = std::iter::repeat_n(pages(0, 0), windows as usize * 2 + 1).collect();
+    let again = std::iter::repeat_n(differs(0), windows as usize + 1).collect();
     assert!(after_windows(again).contains("too many windows that differ"));
+    let again = std::iter::repeat_n(want(0, all, 0, vec![]), windows as usize * 2 + 1).collect();
+    assert!(after_windows(again).contains("too many patches wanted"));
     assert!(after_windows(vec![Message::Rebuilt, Message::Rebuilt]).contains("heard rebuilt"));
     let twice = after_windows(vec![Message::Rebuilt, Message::Mismatch, Message::Mismatch]);
     assert!(twice.contains("heard mismatch"), "{twice}");
