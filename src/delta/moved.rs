@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn it_grows_to_its_limit_and_no_further() {
         let mut index = PageIndex::default();
-        (0..PAGES_LIMIT as u64 + 10).for_each(|page| index.add(PageDigest(page.to_le_bytes()[..5].try_into().unwrap()), page));
+        (0..PAGES_LIMIT as u64 + 10)
+            .for_each(|page| index.add(PageDigest(page.to_le_bytes()[..5].try_into().unwrap()), page));
         assert_eq!(index.entries.len(), PAGES_LIMIT);
     }
 }

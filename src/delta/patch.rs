@@ -8,7 +8,7 @@ use std::fmt;
 use super::blocks::{BlockDigests, Changed};
 use super::literals::{Packer, decompress_up_to};
 use super::rolling::{Signature, follow};
-use super::{PageSet, Packing, Window, WindowDigest, WindowNode};
+use super::{Packing, PageSet, Window, WindowDigest, WindowNode};
 
 /// Why a patch does not make the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,7 @@ pub fn apply_patch(
 /// Puts what a patch holds in its place; `None` if it is damaged.
 fn follow_body(
     window: Window,
-    bytes: &mut Vec<u8>,
+    bytes: &mut [u8],
     numbers: &[usize],
     signed_pages: usize,
     mut body: &[u8],

@@ -10,8 +10,8 @@ use crate::budget::Share;
 use crate::delta::{Geometry, Unpacker, WindowNode, WindowTree};
 use crate::drive::{Drive, HashDir, LiveFile, Patience, Snapshot, Staged, clone_live};
 use crate::peer::{Peer, Stream};
-use crate::protocol::message::{Message, Refusal};
 use crate::protocol::Violation;
+use crate::protocol::message::Refusal;
 
 /// A file on its way.
 pub struct Arriving {
@@ -135,7 +135,8 @@ impl Arriving {
                 self.staged = clone.into_staged();
             }
             let ours = LiveFile::open_read(&path).map_err(refuse_io)?;
-            let started = Rebuilding::start(ours, clone_bytes, self.geometry.page_bytes()).map_err(refuse_io)?;
+            let started =
+                Rebuilding::start(ours, clone_bytes, self.geometry.page_bytes()).map_err(refuse_io)?;
             self.rebuilding = Some(started);
         }
         let (rebuilding, mut canvas) = self.rebuilding()?;
@@ -154,20 +155,14 @@ impl Arriving {
     }
 
     /// Rebuilds a window.
-    pub fn apply<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        window: u32,
-        patch: &[u8],
-    ) -> Result<(), Trouble> {
+    pub fn apply<S: Stream>(&mut self, peer: &mut Peer<S>, window: u32, patch: &[u8]) -> Result<(), Trouble> {
         let (rebuilding, mut canvas) = self.rebuilding()?;
         rebuilding.apply(peer, &mut canvas, window, patch)
     }
 
     fn rebuilding(&mut self) -> Result<(&mut Rebuilding, Canvas<'_>), Violation> {
         let rebuilding = self.rebuilding.as_mut().ok_or(Violation::Lie("a delta without windows"))?;
-        let canvas =
-            Canvas { file: self.staged.file(), geometry: self.geometry, tree: &mut self.tree };
+        let canvas = Canvas { file: self.staged.file(), geometry: self.geometry, tree: &mut self.tree };
         Ok((rebuilding, canvas))
     }
 

@@ -165,7 +165,8 @@ impl Rebuilding {
         digests: &[u8],
     ) -> Result<(), Trouble> {
         let open = self.in_flight.iter().position(|open| open.number == number);
-        let open = open.filter(|open| matches!(self.in_flight[*open].stage, Stage::Asked)).ok_or(NOT_IN_HAND)?;
+        let open =
+            open.filter(|open| matches!(self.in_flight[*open].stage, Stage::Asked)).ok_or(NOT_IN_HAND)?;
         let window = canvas.geometry.window(number).ok_or(NOT_IN_HAND)?;
         let digests = PageDigests::parse(window, digests)
             .ok()
@@ -290,12 +291,7 @@ impl Rebuilding {
     }
 
     /// Says which pages of a window are wanted, if that is what it waits for.
-    fn want<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        canvas: &mut Canvas,
-        at: usize,
-    ) -> Result<(), Trouble> {
+    fn want<S: Stream>(&mut self, peer: &mut Peer<S>, canvas: &mut Canvas, at: usize) -> Result<(), Trouble> {
         let Open { number, stage, .. } = &mut self.in_flight[at];
         let Stage::Lacking(lack) = stage else { return Ok(()) };
         let window = canvas.geometry.window(*number).ok_or(NOT_IN_HAND)?;

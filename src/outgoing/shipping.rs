@@ -16,15 +16,15 @@ use crate::broker::Broker;
 use crate::budget::Share;
 use crate::config::Compress;
 use crate::delta::{
-    self, BlockDigests, Geometry, Pace, Packer, Packing, PageDigest, PageDigests, PageSet, Signature, WindowNode,
-    WindowTree,
+    self, BlockDigests, Geometry, Pace, Packer, Packing, PageDigest, PageDigests, PageSet, Signature,
+    WindowNode, WindowTree,
 };
 use crate::drive::{Drive, DriveError, Snapshot, Source, snapshot};
 use crate::incoming::SAMPLE_PAGES;
 use crate::peer::{Peer, Stream};
+use crate::protocol::Violation;
 use crate::protocol::message::{Basis, Message, Shape};
 use crate::protocol::wire::{begin_literal, seal};
-use crate::protocol::Violation;
 use crate::replica::RowId;
 
 /// A file of ours on its way.

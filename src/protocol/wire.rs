@@ -753,10 +753,8 @@ mod tests {
             let body = &frame[4..];
             let longer = framed(&[body, &[0]].concat());
             // Messages that end in bytes of any number take one more, or one less, for theirs.
-            let open = matches!(
-                body[0],
-                tag::LITERAL | tag::AGAIN | tag::PAGES | tag::PATCH | tag::WANT
-            ) || (body[0] == tag::ACCEPT && body.len() > 1);
+            let open = matches!(body[0], tag::LITERAL | tag::AGAIN | tag::PAGES | tag::PATCH | tag::WANT)
+                || (body[0] == tag::ACCEPT && body.len() > 1);
             assert_eq!(heard([longer.as_slice()]).is_ok(), open, "kind {}", body[0]);
             if !open {
                 assert!(heard([framed(&body[..body.len() - 1]).as_slice()]).is_err(), "kind {}", body[0]);
