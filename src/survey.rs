@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::drive::Drive;
 use crate::hash_path::{PartShift, Partition};
 use crate::ledger::{Entry, Key, Ledger, LedgerError, PartitionSet, Recorder, Surveyed};
-use crate::look::{Looked, look};
+use crate::look::{Looked, glance, look};
 use crate::scan::{Found, Problem, Walk};
 use crate::stop::Stop;
 
@@ -230,6 +230,10 @@ pub fn refresh(
             Err(SurveyError::Ledger(error)) => return Err(error),
         };
         let key = Key::new(found.hash_dir.hash(), shift);
+        if let Some((_, entry)) = glance(config, &found.hash_dir, known.clone()) {
+            recorder.note(key, Some(entry));
+            continue;
+        }
         match look(config, &found.hash_dir, known) {
             Ok(Looked { entry, .. }) => recorder.note(key, Some(entry)),
             Err(BrokerError::Missing) => recorder.note(key, None),

@@ -24,17 +24,20 @@ use crate::replica::{
 };
 use crate::timestamp::{Stamp, Timestamp};
 
+mod brief;
 mod db;
 mod due;
 mod fault;
 mod flush;
 mod known;
 mod lifecycle;
+mod pages;
 pub mod pending;
 mod rows;
 mod schema;
 mod shard_ranges;
 
+pub use brief::Brief;
 pub use fault::BrokerError;
 pub use lifecycle::{AccountReport, Reclaimed};
 

@@ -1,5 +1,5 @@
 //! Accept a peer; drive a [`Receiver`] on a drive of ours. One database at a time is a `visit`; a file that comes with it
-//! is `arriving`; a device compared with the peer's is `comparing`; what goes wrong is `trouble`.
+//! is `arriving`, in full by `writing` or as a delta by `rebuilding`; a device compared with the peer's is `comparing`; what goes wrong is `trouble`.
 //!
 //! Each connection is served by a thread of its own; there are at most [`CONNECTIONS_LIMIT`]. What a peer asks for is
 //! looked at with distrust: the device must be one that our ring puts on this node, the partition must be the one that
@@ -7,8 +7,10 @@
 
 mod arriving;
 mod comparing;
+mod rebuilding;
 mod trouble;
 mod visit;
+mod writing;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -32,7 +34,7 @@ use visit::{Progress, Visit};
 
 pub use comparing::{Comparing, message_of};
 pub use trouble::quarantine;
-pub use visit::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+pub use visit::{SAMPLE_PAGES, file_share_bytes, say_ranges};
 
 /// Connections served at once. Each costs a thread's stack and a few small buffers until it ships a file.
 pub const CONNECTIONS_LIMIT: usize = 512;

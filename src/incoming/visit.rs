@@ -195,13 +195,18 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Over);
             }
             Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
-            Action::Append(window) => self.file()?.append(&window)?,
+            Action::Append(window) => self.file()?.append(window)?,
+            Action::Amend { window, file_bytes, bytes } => {
+                let (before, after) = self.file()?.resized(file_bytes)?;
+                self.check_room(after.file_bytes().saturating_sub(before.file_bytes()))?;
+                self.file()?.amend(window, after, bytes)?;
+            }
             Action::CompareWindows(digests) => {
                 let file = self.file.as_mut().ok_or(NO_FILE)?;
                 file.compare_windows(peer, &self.drive, &self.dir, &digests)?;
             }
-            Action::Sign { window, pages } => self.file()?.sign(peer, window, &pages)?,
-            Action::Apply { window, pages, patch } => self.file()?.apply(peer, window, &pages, &patch)?,
+            Action::FindPages { window, digests } => self.file()?.find_pages(peer, window, &digests)?,
+            Action::Apply { window, patch } => self.file()?.apply(peer, window, &patch)?,
             Action::Install { digest, max_row } => return self.install(peer, digest, max_row),
         }
         Ok(Progress::Under)
@@ -296,7 +301,7 @@ impl<'a> Visit<'a> {
         if here.as_ref().is_some_and(|info| info.sharding_initiated) {
             return Err(Refusal::Sharding.into());
         }
-        let share = self.take_share(FILE_SHARE_BYTES)?;
+        let share = self.take_share(file_share_bytes(shape.window_bytes))?;
         // The file itself, and as much again for rows of ours and the journal of their merge.
         self.check_room(shape.file_bytes + shape.file_bytes / 4)?;
         let staged = self.drive.stage("arriving").map_err(refuse_drive)?;
@@ -475,7 +480,12 @@ const ROWS_SHARE_BYTES: u64 = 5 << 20;
 const MANY_ROWS: usize = 500;
 /// See [`MANY_ROWS`].
 const SPARE_BYTES: u64 = 9 << 20;
-/// What taking in a file takes: a few windows in several forms.
-pub const FILE_SHARE_BYTES: u64 = 8 << 20;
+/// What shipping or taking in a file takes at most: windows in several forms, and what SQLite needs to merge it. Only
+/// the largest of files have windows so large that it is more.
+pub fn file_share_bytes(window_bytes: u32) -> u64 {
+    FILE_SHARE_BYTES.max(delta::window_memory_bytes(window_bytes) as u64)
+}
+/// What it takes for all others.
+const FILE_SHARE_BYTES: u64 = 8 << 20;
 /// Pages compared to learn whether a basis is worth reusing.
 pub const SAMPLE_PAGES: u32 = 256;
