@@ -14,6 +14,7 @@ pub mod snapshot;
 pub mod source;
 pub mod stage;
 mod sys;
+mod writeout;
 #[cfg(test)]
 mod testing;
 
@@ -36,7 +37,7 @@ pub use sight::Sight;
 pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
 pub use source::{Resting, Source};
 pub use stage::{InstallError, Replaced, Settled, Staged, Why, replaced_files};
-pub use sys::start_writing_out;
+pub use writeout::WriteOut;
 
 /// The name of a device: that of a directory below `devices`, and safe to use as one.
 ///

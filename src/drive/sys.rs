@@ -27,10 +27,21 @@ pub fn cannot_clone(error: &io::Error) -> bool {
 
 /// Has the kernel begin to write out part of a file, without waiting for it. No promise that anything lasts: that is
 /// `fsync`'s to give, which then finds less to do.
-pub fn start_writing_out(file: &File, offset: u64, bytes: u64) {
-    let (Ok(offset), Ok(bytes)) = (i64::try_from(offset), i64::try_from(bytes)) else { return };
-    // SAFETY: borrowed open descriptor, integer arguments. What fails here is told by `fsync`.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, libc::SYNC_FILE_RANGE_WRITE) };
+pub fn start_writing_out(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    sync_file_range(file, offset, bytes, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Waits until part of a file that is being written out has gone to the disk; no promise either. An error that is told
+/// here `fsync` may not tell again.
+pub fn await_written_out(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    sync_file_range(file, offset, bytes, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+fn sync_file_range(file: &File, offset: u64, bytes: u64, flags: libc::c_uint) -> io::Result<()> {
+    let (offset, bytes) = (i64::try_from(offset), i64::try_from(bytes));
+    let (Ok(offset), Ok(bytes)) = (offset, bytes) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    // SAFETY: borrowed open descriptor, integer arguments.
+    check(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, flags) })
 }
 
 /// Takes a write lease, which the kernel grants only while nobody else has the file open (`EAGAIN` otherwise). From

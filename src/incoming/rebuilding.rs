@@ -14,7 +14,7 @@ use crate::delta::{
     self, BadPatch, BlockDigests, Geometry, Hope, PageDigest, PageDigests, PageIndex, PageSet, Signature,
     Window, WindowDigest, WindowNode, WindowTree,
 };
-use crate::drive::{LiveFile, start_writing_out};
+use crate::drive::{LiveFile, WriteOut};
 use crate::peer::{Peer, Stream};
 use crate::protocol::message::Message;
 use crate::protocol::{Violation, WANTED_BYTES_IN_FLIGHT, WINDOWS_IN_FLIGHT};
@@ -26,9 +26,9 @@ pub struct Rebuilding {
     basis_bytes: u64,
     /// The copy began as a clone, so that only what differs need be written.
     is_clone: bool,
-    /// Windows compared so far, and bytes of them that are on their way to the disk.
+    /// Windows compared so far, and how far the copy has come on its way to the disk.
     compared: u32,
-    pushed_bytes: u64,
+    way: WriteOut,
     /// Our pages that are not in their place in the sender's file.
     index: PageIndex,
     /// Windows that differ.
@@ -82,7 +82,7 @@ impl Rebuilding {
             ours,
             is_clone: clone_bytes.is_some(),
             compared: 0,
-            pushed_bytes: 0,
+            way: WriteOut::default(),
             index: PageIndex::default(),
             waiting: VecDeque::new(),
             in_flight: Vec::new(),
@@ -148,11 +148,7 @@ impl Rebuilding {
             }
         }
         to.write_all_at(&ours, start)?;
-        let end = start + bytes as u64;
-        if end >= self.pushed_bytes + PUSHED_BYTES {
-            start_writing_out(to, self.pushed_bytes, end - self.pushed_bytes);
-            self.pushed_bytes = end;
-        }
+        self.way.advance(to, start + bytes as u64)?;
         Ok(ours)
     }
 
@@ -331,5 +327,3 @@ fn read(file: &File, start: u64, bytes: usize) -> io::Result<Vec<u8>> {
 }
 
 const NOT_IN_HAND: Violation = Violation::Lie("a window that is not being worked on");
-/// What is pushed on to the disk at once.
-const PUSHED_BYTES: u64 = 8 << 20;

@@ -1,6 +1,6 @@
 //! The windows of a file that comes in full, hashed and written by a thread of their own while the next ones come in.
 //!
-//! What is written is pushed on to the disk at once, so that little is left to wait for when all of it must last.
+//! What is written is sent on to the disk as it comes, so that little is left to wait for when all of it must last.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::arriving::WINDOW_SIZE;
 use super::trouble::{Trouble, refuse_io};
 use crate::delta::{Piece, Unpacker, Window, WindowNode, WindowTree};
-use crate::drive::start_writing_out;
+use crate::drive::WriteOut;
 use crate::protocol::message::Refusal;
 
 /// A thread that writes.
@@ -79,25 +79,18 @@ impl Drop for Writing {
 }
 
 fn write(file: &File, pieces: &Receiver<(Window, Piece)>) -> io::Result<WindowTree> {
-    let (mut tree, mut pushed, mut written) = (WindowTree::default(), 0, 0);
+    let (mut tree, mut way) = (WindowTree::default(), WriteOut::default());
     for (window, piece) in pieces {
         let bytes = piece.bytes();
         file.write_all_at(bytes, window.offset())?;
         tree.set(tree.len(), WindowNode::of(window, bytes));
-        written = window.offset() + bytes.len() as u64;
-        if written - pushed >= PUSHED_BYTES {
-            start_writing_out(file, pushed, written - pushed);
-            pushed = written;
-        }
+        way.advance(file, window.offset() + bytes.len() as u64)?;
     }
-    start_writing_out(file, pushed, written - pushed);
     Ok(tree)
 }
 
 /// Windows that wait to be written.
 const PIECES_WAITING: usize = 2;
-/// What is pushed on to the disk at once.
-const PUSHED_BYTES: u64 = 8 << 20;
 /// It keeps its buffers on the heap.
 const STACK_BYTES: usize = 256 << 10;
 
