@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::budget::Share;
 use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
 use crate::drive::{Drive, DriveError, HashDir, Patience, Snapshot, snapshot};
-use crate::incoming::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+use crate::incoming::{SAMPLE_PAGES, say_ranges};
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
@@ -149,6 +149,7 @@ impl Subject<'_> {
             sender = sender.proven();
         }
         let mut shipping = None;
+        let mut rows_share = None;
         let mut rows_sent = 0;
         loop {
             (sender, actions) = 'step: {
@@ -162,7 +163,11 @@ impl Subject<'_> {
                             break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
                         Action::SendRows { after, in_bulk } => {
-                            let (last, count) = self.send_rows(peer, after, in_bulk)?;
+                            let share = match &rows_share {
+                                Some(share) => share,
+                                None => rows_share.insert(self.share_for_rows(peer)?),
+                            };
+                            let (last, count) = self.send_rows(peer, after, in_bulk, share.bytes())?;
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
                         }
@@ -260,19 +265,28 @@ impl Subject<'_> {
         Ok(())
     }
 
+    fn share_for_rows<S: Stream>(&self, peer: &mut Peer<S>) -> Result<Share, ExchangeError> {
+        let node = self.node;
+        let most = ROWS_BYTES_LIMIT as u64 * BYTES_PER_ROWS_BYTE;
+        let take = || node.calling.take_between(most / 4, most, MEMORY_PATIENCE, &node.stop);
+        peer.while_working(take)?.ok_or(ExchangeError::NoMemory)
+    }
+
     /// Sends the next batch; returns its last row and how many there were.
     fn send_rows<S: Stream>(
         &mut self,
         peer: &mut Peer<S>,
         after: RowId,
         in_bulk: bool,
+        memory_bytes: u64,
     ) -> Result<(RowId, u64), ExchangeError> {
         let limit = if in_bulk { ROWS_IN_BULK } else { self.node.config.per_diff.min(ROWS_LIMIT) };
-        let mut rows = self.broker.rows_within(after, limit, ROWS_BYTES_LIMIT)?;
+        let limit_bytes = ROWS_BYTES_LIMIT.min((memory_bytes / BYTES_PER_ROWS_BYTE) as usize);
+        let mut rows = self.broker.rows_within(after, limit, limit_bytes)?;
         let mut bytes = 0;
         let fitting = rows.iter().take_while(|row| {
             bytes += packed_bytes(row);
-            bytes <= ROWS_BYTES_LIMIT
+            bytes <= limit_bytes
         });
         let fitting = fitting.count();
         rows.truncate(fitting.max(1));
@@ -284,10 +298,11 @@ impl Subject<'_> {
 
     /// Freezes our file for shipping.
     fn open_file<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Shipping, ExchangeError> {
-        let deadline = Instant::now() + self.node.config.node_timeout;
         let (node, drive, dir) = (self.node, self.drive, self.dir);
+        let [least, most] = [*delta::WINDOW_BYTES.start(), delta::DEFAULT_WINDOW_BYTES]
+            .map(|window| delta::window_memory_bytes(window) as u64);
         let share = peer
-            .while_working(|| node.calling.take(FILE_SHARE_BYTES, deadline, &node.stop))?
+            .while_working(|| node.calling.take_between(least, most, MEMORY_PATIENCE, &node.stop))?
             .ok_or(ExchangeError::NoMemory)?;
         let path =
             dir.in_charge().map_err(|error| DriveError::io(dir.dir(), error))?.ok_or(BrokerError::Missing)?;
@@ -306,7 +321,7 @@ impl Subject<'_> {
         let shape = Shape {
             file_bytes: snapshot.len(),
             page_bytes: snapshot.page_bytes(),
-            window_bytes: delta::DEFAULT_WINDOW_BYTES,
+            window_bytes: delta::window_bytes_within(share.bytes(), snapshot.len()),
         };
         let geometry = Geometry::new(shape.file_bytes, shape.page_bytes, shape.window_bytes)
             .map_err(|_| DriveError::NotADatabase { path })?;
@@ -536,6 +551,10 @@ impl Shipping {
 
 /// Rows in a batch where all rows go.
 const ROWS_IN_BULK: usize = 5000;
+/// What a batch takes in memory for each byte of its rows: as rows, packed, compressed and as a message.
+const BYTES_PER_ROWS_BYTE: u64 = 8;
+/// How long work waits for memory, with the peer told that it does. Others may be shipping large files.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(3600);
 /// How often a crashed writer's journal is rolled back before we give up.
 const HOT_JOURNAL_TRIES: usize = 3;
 /// How long we wait for writers, and they for us, at most.

@@ -45,6 +45,9 @@ pub const WINDOW_BYTES: std::ops::RangeInclusive<u32> = 256 * 1024..=4 * 1024 * 
 /// The window to use where nothing speaks for another.
 pub const DEFAULT_WINDOW_BYTES: u32 = 1024 * 1024;
 
+/// How many windows a file has at most, unless the largest windows are too small for it.
+pub const WINDOWS_LIMIT: u64 = 1 << 17;
+
 /// How the new file is cut: windows of one size, the last of them perhaps shorter, each of whole pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
@@ -175,6 +178,21 @@ pub const fn window_memory_bytes(window_bytes: u32) -> usize {
     window_bytes as usize * 6 + literals::ZSTD_MEMORY_BYTES
 }
 
+/// The largest window, up to [`DEFAULT_WINDOW_BYTES`], that goes with so much memory at either end; the smallest that
+/// there is, where even that takes more. A larger file than [`WINDOWS_LIMIT`] of them has larger ones, so that what is
+/// kept of each stays little.
+pub const fn window_bytes_within(memory_bytes: u64, file_bytes: u64) -> u32 {
+    let room = memory_bytes.saturating_sub(literals::ZSTD_MEMORY_BYTES as u64) / 6;
+    let (mut window, largest) = (*WINDOW_BYTES.start(), *WINDOW_BYTES.end());
+    while window < largest
+        && (window < DEFAULT_WINDOW_BYTES && window as u64 * 2 <= room
+            || file_bytes / window as u64 > WINDOWS_LIMIT)
+    {
+        window *= 2;
+    }
+    window
+}
+
 /// Stands for the content of one window of the new file: BLAKE3, cut to 16 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WindowDigest(pub [u8; 16]);
@@ -243,6 +261,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn windows_are_as_large_as_memory_allows() {
+        let (small, usual, large) = (*WINDOW_BYTES.start(), DEFAULT_WINDOW_BYTES, *WINDOW_BYTES.end());
+        for (memory_bytes, window) in [
+            (0, small),
+            (window_memory_bytes(small), small),
+            (window_memory_bytes(2 * small) - 1, small),
+            (window_memory_bytes(2 * small), 2 * small),
+            (window_memory_bytes(usual), usual),
+            (usize::MAX, usual),
+        ] {
+            assert_eq!(window_bytes_within(memory_bytes as u64, 10_000_000_000), window, "{memory_bytes}");
+        }
+        let at_most = WINDOWS_LIMIT * u64::from(small);
+        for (file_bytes, window) in
+            [(at_most, small), (at_most + u64::from(small), 2 * small), (FILE_BYTES_LIMIT, large)]
+        {
+            assert_eq!(window_bytes_within(0, file_bytes), window, "{file_bytes}");
+        }
+    }
 
     /// Bytes that each kind of message took.
     #[derive(Debug, Default, PartialEq, Eq)]

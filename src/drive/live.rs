@@ -217,6 +217,12 @@ impl LiveFile {
         self.file().metadata()
     }
 
+    /// Does all of it take room on the drive?
+    pub(super) fn has_no_holes(&self) -> io::Result<bool> {
+        let metadata = self.metadata()?;
+        Ok(metadata.blocks() * 512 >= metadata.len())
+    }
+
     /// Its header; `None` if it is no database.
     pub fn header(&self) -> io::Result<Option<Header>> {
         let mut bytes = [0; Header::BYTES];

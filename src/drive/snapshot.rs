@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::live::{FileStamp, Header, LiveFile};
 use super::stage::Staged;
-use super::{Drive, DriveError, sys};
+use super::{Drive, DriveError, holes, sys};
 
 /// How long others may keep us waiting, and we them.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,7 @@ impl Snapshot {
 
     /// Fills the buffer from `offset`.
     pub fn read_exact(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.staged.file().read_exact_at(buffer, offset)
+        holes::read_exact(self.staged.file(), offset, buffer)
     }
 
     /// The image as a file that may be changed and installed.
@@ -141,7 +141,9 @@ fn copy_live(mut live: LiveFile, staged: Staged, patience: &Patience) -> Result<
     let failed = |e| DriveError::io(&path, e);
     let start = SystemTime::now();
     let before = live.stamp().map_err(failed)?;
-    staged.preallocate(before.size)?;
+    if live.has_no_holes().map_err(failed)? {
+        staged.preallocate(before.size)?;
+    }
     let hashes = copy(&live, &staged, before.size).map_err(failed)?;
     let since = lock(&mut live, patience)?;
     let way = if live.stamp().map_err(failed)? == before && written_long_before(&before, start) {
@@ -178,30 +180,31 @@ fn finish(mut live: LiveFile, staged: Staged, way: Way, since: Instant) -> Resul
 
 /// Copies the first `limit` bytes; what is torn is found later, by the hashes of the windows that this returns.
 fn copy(live: &LiveFile, staged: &Staged, limit: u64) -> io::Result<Vec<u64>> {
-    let mut window = vec![0; WINDOW_BYTES];
+    let mut window = Window::new();
     let mut hashes = Vec::new();
     let mut offset = 0;
     while offset < limit {
-        let bytes = read_window(live, offset, &mut window)?;
+        let (bytes, hash) = window.read(live, offset)?;
         if bytes.is_empty() {
             break;
         }
-        hashes.push(fast_hash(bytes));
-        staged.file().write_all_at(bytes, offset)?;
+        hashes.push(hash);
+        holes::write_around_zeros(staged.file(), offset, bytes)?;
         offset += bytes.len() as u64;
     }
+    staged.file().set_len(offset)?;
     Ok(hashes)
 }
 
 /// Copies again the windows that differ from their hashes, and all that have none. How many that were; `None` if it
 /// was not done by `give_up`.
 fn mend(live: &LiveFile, staged: &Staged, hashes: &[u64], give_up: Instant) -> io::Result<Option<u64>> {
-    let mut window = vec![0; WINDOW_BYTES];
+    let mut window = Window::new();
     let mut known = hashes.iter();
     let (mut mended, mut offset) = (0, 0);
     loop {
-        let bytes = read_window(live, offset, &mut window)?;
-        if known.next() != Some(&fast_hash(bytes)) {
+        let (bytes, hash) = window.read(live, offset)?;
+        if known.next() != Some(&hash) {
             staged.file().write_all_at(bytes, offset)?;
             mended += 1;
         }
@@ -216,18 +219,36 @@ fn mend(live: &LiveFile, staged: &Staged, hashes: &[u64], give_up: Instant) -> i
     }
 }
 
-/// Reads a whole window, or less at the end of the file.
-fn read_window<'a>(live: &LiveFile, offset: u64, window: &'a mut [u8]) -> io::Result<&'a [u8]> {
-    let mut filled = 0;
-    while filled < window.len() {
-        match live.pread(offset + filled as u64, &mut window[filled..]) {
-            Ok(0) => break,
-            Ok(bytes) => filled += bytes,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
-            Err(e) => return Err(e),
-        }
+/// Reads windows, and knows those that lie in a hole without reading them.
+struct Window {
+    bytes: Vec<u8>,
+    zeros: Vec<u8>,
+    hash_of_zeros: u64,
+    /// Up to here, from where it was asked last, there is a hole.
+    data_from: u64,
+}
+
+impl Window {
+    fn new() -> Window {
+        let zeros = vec![0; WINDOW_BYTES];
+        let hash_of_zeros = fast_hash(&zeros);
+        Window { bytes: vec![0; WINDOW_BYTES], zeros, hash_of_zeros, data_from: 0 }
     }
-    Ok(&window[..filled])
+
+    /// A whole window, or less at the end of the file, and its hash. Windows are asked for in their order.
+    fn read(&mut self, live: &LiveFile, offset: u64) -> io::Result<(&[u8], u64)> {
+        let end = offset + WINDOW_BYTES as u64;
+        if self.data_from <= offset {
+            // What is written into the hole after this look is no other matter than what is written after a read.
+            self.data_from = holes::data_from(live.file(), offset)?.min(live.metadata()?.len());
+        }
+        if self.data_from >= end {
+            return Ok((&self.zeros, self.hash_of_zeros));
+        }
+        let filled = holes::read(live.file(), offset, &mut self.bytes)?;
+        let bytes = &self.bytes[..filled];
+        Ok((bytes, fast_hash(bytes)))
+    }
 }
 
 /// Tells windows of one file apart; nobody chooses them to collide.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::trouble::{Trouble, refuse_drive, refuse_io};
 use crate::budget::Share;
 use crate::delta::{self, BadPatch, FileDigest, Geometry, PageDigests, PageSet, Signature, WindowDigest};
-use crate::drive::{Drive, HashDir, Patience, Staged, snapshot};
+use crate::drive::{Drive, HashDir, Patience, Staged, holes, snapshot};
 use crate::peer::{Peer, Stream};
 use crate::protocol::message::{Message, Refusal};
 use crate::protocol::{Violation, WINDOWS_IN_FLIGHT};
@@ -59,9 +59,12 @@ impl Arriving {
         let window = self.geometry.window(self.windows).ok_or(Violation::TooMany("windows"))?;
         let bytes = delta::decompress(packed, window.bytes())
             .map_err(|_| Violation::Lie("a window of another size"))?;
-        self.staged.file().write_all_at(&bytes, window.offset()).map_err(refuse_io)?;
+        holes::write_around_zeros(self.staged.file(), window.offset(), &bytes).map_err(refuse_io)?;
         self.digest.feed(&bytes);
         self.windows += 1;
+        if self.windows == self.geometry.window_count() {
+            self.staged.file().set_len(self.geometry.file_bytes()).map_err(refuse_io)?;
+        }
         Ok(())
     }
 
@@ -191,22 +194,22 @@ impl Arriving {
 
 fn read_range(file: &File, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
-    file.read_exact_at(&mut bytes, range.start)?;
+    holes::read_exact(file, range.start, &mut bytes)?;
     Ok(bytes)
 }
 
 /// The digest of a whole file, read in small pieces.
 fn digest_of(file: &File) -> io::Result<[u8; 32]> {
     let (mut digest, mut piece, mut offset) = (FileDigest::new(), vec![0; 256 << 10], 0);
-    loop {
-        match file.read_at(&mut piece, offset)? {
-            0 => return Ok(digest.finish()),
-            read => {
-                digest.feed(&piece[..read]);
-                offset += read as u64;
-            }
-        }
+    let file_bytes = file.metadata()?.len();
+    while offset < file_bytes {
+        let length = (file_bytes - offset).min(piece.len() as u64);
+        let piece = &mut piece[..length as usize];
+        holes::read_exact(file, offset, piece)?;
+        digest.feed(piece);
+        offset += length;
     }
+    Ok(digest.finish())
 }
 
 /// How long we wait for writers, and they for us, at most.

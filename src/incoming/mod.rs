@@ -29,7 +29,7 @@ use trouble::Trouble;
 use visit::{Progress, Visit};
 
 pub use trouble::quarantine;
-pub use visit::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+pub use visit::{SAMPLE_PAGES, say_ranges};
 
 /// Connections served at once. Each costs a thread's stack and a few small buffers until it ships a file.
 pub const CONNECTIONS_LIMIT: usize = 512;
@@ -96,8 +96,14 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
     let mut receiver = Receiver::start();
     let mut visit: Option<Visit> = None;
     loop {
-        let message = match visit {
-            Some(_) => peer.hear(),
+        let message = match &mut visit {
+            Some(visit) => match peer.hear_within(REST_AFTER) {
+                Err(PeerError::TooSlow(_)) if !peer.is_mid_message() => {
+                    visit.rest();
+                    peer.hear()
+                }
+                heard => heard,
+            },
             None => peer.hear_within(IDLE_LIMIT),
         };
         let message = match message {
@@ -157,6 +163,8 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
     }
 }
 
+/// How long a database stays open for a peer that says nothing.
+const REST_AFTER: Duration = Duration::from_millis(50);
 /// How long, in milliseconds, an accept loop waits for a caller before it looks whether it should end.
 const ACCEPT_WAIT: u8 = 200;
 /// A thread that answers keeps its buffers on the heap.

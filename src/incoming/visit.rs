@@ -1,6 +1,6 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use log::{info, warn};
 
@@ -17,6 +17,7 @@ use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Role, Settled, Shape};
 use crate::protocol::receiver::Action;
+use crate::protocol::rows::packed_bytes;
 use crate::protocol::{RANGES_PER_MESSAGE, Violation};
 use crate::replica::{Direction, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
 use crate::ring::{Device, Ring};
@@ -28,10 +29,14 @@ pub struct Visit<'a> {
     drive: Drive,
     dir: HashDir,
     meet: Meet,
+    /// There is a database here.
+    is_here: bool,
+    /// Open while it is worked on, with the memory for that.
     broker: Option<Broker>,
-    file: Option<Arriving>,
-    /// Memory for rows; held while they come.
     share: Option<Share>,
+    /// Rows are coming.
+    in_rows: bool,
+    file: Option<Arriving>,
 }
 
 /// How far an exchange has come.
@@ -46,7 +51,18 @@ impl<'a> Visit<'a> {
     /// Looks up what a sender introduces, settles what needs no rows, and has the answer ready.
     pub fn begin(node: &'a Node, meet: Meet) -> Result<(Visit<'a>, Message), Refusal> {
         let (drive, dir) = judge(node, &node.ring(), &meet)?;
-        let mut visit = Visit { node, drive, dir, meet, broker: None, file: None, share: None };
+        let mut visit = Visit {
+            node,
+            drive,
+            dir,
+            meet,
+            is_here: false,
+            broker: None,
+            share: None,
+            in_rows: false,
+            file: None,
+        };
+        visit.share = Some(take_share(node, OPEN_BYTES)?);
         let said = visit.introduce()?;
         Ok((visit, said))
     }
@@ -110,7 +126,7 @@ impl<'a> Visit<'a> {
         if self.meet.intent == Intent::Leave {
             self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         }
-        self.broker = Some(broker);
+        (self.broker, self.is_here) = (Some(broker), true);
         Ok(match info.agrees_with(theirs) {
             true => Message::Equal { id: info.id, max_row: info.max_row, point },
             false => Message::Here { info: Box::new(info), point },
@@ -119,12 +135,34 @@ impl<'a> Visit<'a> {
 
     /// Nothing is under way that a peer could leave unfinished.
     pub fn is_quiet(&self) -> bool {
-        self.file.is_none() && self.share.is_none()
+        self.file.is_none() && !self.in_rows
     }
 
     /// There is a database here.
     pub fn is_here(&self) -> bool {
-        self.broker.is_some()
+        self.is_here
+    }
+
+    /// Lets go of the database and of the memory for it, as long as the peer has nothing to say: others wait for it.
+    pub fn rest(&mut self) {
+        (self.broker, self.share) = (None, None);
+    }
+
+    /// Opens the database again if it was let go, with so much memory for the work at hand beside it.
+    fn wake<S: Stream>(&mut self, peer: &mut Peer<S>, work_bytes: u64) -> Result<&mut Broker, Trouble> {
+        let needed = OPEN_BYTES + work_bytes;
+        if self.broker.is_none() || self.share.as_ref().is_none_or(|share| share.bytes() < needed) {
+            // Given back first: who holds memory and waits for more may wait for another who does the same.
+            self.rest();
+            let (node, dir) = (self.node, &self.dir);
+            let (share, broker) = peer.while_working(|| {
+                let share = take_share(node, needed)?;
+                let broker = Broker::open(dir).map_err(|error| refuse_broker(dir, error))?;
+                Ok::<_, Refusal>((share, broker))
+            })??;
+            (self.share, self.broker) = (Some(share), Some(broker));
+        }
+        Ok(self.broker.as_mut().expect("opened above"))
     }
 
     /// Does what the receiver's half of the conversation asks for.
@@ -172,14 +210,13 @@ impl<'a> Visit<'a> {
             return Err(Violation::Lie("a batch without rows").into());
         };
         self.file = None;
-        if self.share.is_none() {
-            self.share = Some(self.take_share(ROWS_SHARE_BYTES)?);
+        if !std::mem::replace(&mut self.in_rows, true) {
             self.check_room(0)?;
         }
         let sender = self.meet.info.id.clone();
         let dir = self.dir.clone();
-        let broker = self.broker.as_mut();
-        let broker = broker.expect("rows are only heard where there is a database");
+        let needed = rows.iter().map(|row| packed_bytes(row) as u64 * BYTES_PER_ROWS_BYTE).sum();
+        let broker = self.wake(peer, needed)?;
         peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
             .map_err(|error| refuse_broker(&dir, error))?;
         peer.say(&Message::Took { through })?;
@@ -211,7 +248,7 @@ impl<'a> Visit<'a> {
             Ok(info)
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
-        self.share = None;
+        self.in_rows = false;
         peer.say(&settled(info))?;
         Ok(())
     }
@@ -224,14 +261,17 @@ impl<'a> Visit<'a> {
     ) -> Result<(), Trouble> {
         let geometry = Geometry::new(shape.file_bytes, shape.page_bytes, shape.window_bytes)
             .map_err(|_| Violation::Lie("a file of impossible shape"))?;
-        let here = match &mut self.broker {
-            Some(broker) => Some(broker.info().map_err(|error| refuse_broker(&self.dir, error))?),
-            None => None,
+        let here = match self.is_here {
+            true => Some(self.with_broker(peer, Broker::info)?),
+            false => None,
         };
         if here.as_ref().is_some_and(|info| info.sharding_initiated) {
             return Err(Refusal::Sharding.into());
         }
-        let share = self.take_share(FILE_SHARE_BYTES)?;
+        self.rest();
+        let needed = OPEN_BYTES + delta::window_memory_bytes(shape.window_bytes) as u64;
+        let node = self.node;
+        let share = peer.while_working(|| take_share(node, needed))??;
         // The file itself, and as much again for rows of ours and the journal of their merge.
         self.check_room(shape.file_bytes + shape.file_bytes / 4)?;
         let staged = self.drive.stage("arriving").map_err(refuse_drive)?;
@@ -287,7 +327,7 @@ impl<'a> Visit<'a> {
             }
         }
         self.check_arrived(peer, &file.staged)?;
-        let had_one = self.broker.take().is_some();
+        let had_one = std::mem::replace(&mut self.is_here, true);
         let arrival = Arrival {
             dir: &self.dir,
             device: self.meet.place.device.as_str(),
@@ -337,13 +377,9 @@ impl<'a> Visit<'a> {
         peer: &mut Peer<S>,
         work: impl FnOnce(&mut Broker) -> Result<T, BrokerError> + Send,
     ) -> Result<T, Trouble> {
-        let broker = self.broker.as_mut().expect("only heard where there is a database");
-        peer.while_working(|| work(broker))?.map_err(|error| refuse_broker(&self.dir, error).into())
-    }
-
-    fn take_share(&self, bytes: u64) -> Result<Share, Refusal> {
-        let deadline = Instant::now() + self.node.config.node_timeout / 2;
-        self.node.answering.take(bytes, deadline, &self.node.stop).ok_or(Refusal::Busy)
+        let dir = self.dir.clone();
+        let broker = self.wake(peer, 0)?;
+        peer.while_working(|| work(broker))?.map_err(|error| refuse_broker(&dir, error).into())
     }
 
     fn check_room(&self, wanted_bytes: u64) -> Result<(), Refusal> {
@@ -357,6 +393,11 @@ impl<'a> Visit<'a> {
             Err(error) => Err(refuse_io(error)),
         }
     }
+}
+
+/// Waits for memory; the peer must be told meanwhile.
+fn take_share(node: &Node, bytes: u64) -> Result<Share, Refusal> {
+    node.answering.take(bytes, MEMORY_PATIENCE, &node.stop).ok_or(Refusal::Busy)
 }
 
 /// Where a database that a sender introduces lies, if it may.
@@ -410,9 +451,11 @@ fn settled(info: ReplicaInfo) -> Message {
 
 /// A message about a file that was not offered.
 const NO_FILE: Violation = Violation::Lie("a window of no file");
-/// What merging batches of rows takes: a batch packed, unpacked, and SQLite's cache.
-const ROWS_SHARE_BYTES: u64 = 5 << 20;
-/// What taking in a file takes: a few windows in several forms.
-pub const FILE_SHARE_BYTES: u64 = 8 << 20;
+/// An open database: SQLite's connection, what it read of the schema, and prepared statements.
+const OPEN_BYTES: u64 = 256 << 10;
+/// What a batch takes in memory for each byte of its rows: packed, as rows, and as those that are there already.
+const BYTES_PER_ROWS_BYTE: u64 = 8;
+/// How long a peer is kept waiting for memory. Others may be bringing large files.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(3600);
 /// Pages compared to learn whether a basis is worth reusing.
 pub const SAMPLE_PAGES: u32 = 256;
