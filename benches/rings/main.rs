@@ -78,7 +78,8 @@ fn main() -> ExitCode {
         }
     }
     let version = swift.as_ref().map_or("no Swift".to_owned(), Swift::version);
-    let machine = format!("{}; {version}", machine::description(temporary.path(), &[]));
+    let facts = machine::Machine::here(temporary.path(), vec![version]).facts;
+    let machine = facts.iter().map(|(name, fact)| format!("{name}: {fact}")).collect::<Vec<_>>().join("; ");
     println!("{machine}\ncargo bench --bench rings {}", arguments());
 
     let mut bench = Bench { root: temporary.path(), swift, options: &options, lines: Vec::new() };

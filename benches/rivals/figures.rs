@@ -1,21 +1,30 @@
 //! What was measured, in the one form that tables, JSON and the report are made of.
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// One of a few names that this benchmark knows.
+pub type Name = &'static str;
 
 /// One quantity of one contender in one case, run after run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// The part of the benchmark that it belongs to: `pairs`, `links`, `scale`, `memory`, `stalls`.
-    pub section: &'static str,
-    /// What was done: a pair's name, `second pass`, `ext4 delta`.
+    #[serde(deserialize_with = "kept")]
+    pub section: Name,
+    /// What was done: a pair's name, `second pass`; or `GROUP: CASE`, as in `100 Mbit/s: same`. The report draws each group
+    /// by itself.
     pub case: String,
-    /// Who did it: `ours`, `rsync -z`, `Swift`.
+    /// Who did it: `ours`, `rsync -z`, `Swift`; or a variant of one, after a comma, as in `ours, before`.
     pub side: String,
-    /// What was measured: `seconds`, `wire`, `anonymous`, `longest wait`.
-    pub measure: &'static str,
-    /// Of the numbers: `s`, `bytes`, `KiB`, `databases/s`.
-    pub unit: &'static str,
-    /// Where the case stands on an axis along which cost may grow: a number of databases, megabytes, milliseconds.
+    /// What was measured: `seconds`, `wire`, `anonymous`. Three that end in `p50`, `p99` and `longest`, after whose wait it
+    /// was, are drawn as one; what ends in `resident` stands in tables only.
+    #[serde(deserialize_with = "kept")]
+    pub measure: Name,
+    /// Of the numbers: `s`, `ms`, `bytes`, `KiB`, `ratio`, `databases/s`. Of rates and ratios more is better.
+    #[serde(deserialize_with = "kept")]
+    pub unit: Name,
+    /// Where the case stands on an axis along which cost may grow: a number of databases, of connections. What differs in
+    /// nothing else is drawn as a curve.
     pub x: Option<f64>,
     /// One number a run, in the order of the runs.
     pub runs: Vec<f64>,
@@ -39,7 +48,7 @@ impl Figure {
 }
 
 /// All figures of a run, and what could not be measured here, with the reason.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Figures {
     /// In the order in which they were measured.
     pub measured: Vec<Figure>,
@@ -59,4 +68,9 @@ impl Figures {
         println!("######## SKIPPED: {what}: {why} ########");
         self.not_measured.push((what.to_owned(), why.to_owned()));
     }
+}
+
+/// A name out of a file, kept for as long as the program runs: figures are read once.
+fn kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+    String::deserialize(deserializer).map(|text| &*text.leak())
 }

@@ -1,121 +1,122 @@
-//! The same pairs of databases through our agents, rsync and rdiff, side by side.
+//! Our agents beside their rivals, measured on the machine and the disk that they are to run on.
 //!
-//! `cargo bench --bench rivals -- [--rows N] [--runs N] [--pairs LIST] [--root DIR] [--json FILE]`
+//! `cargo bench --bench rivals -- --root DIR [--sections LIST] [--quick] [--runs N] [--rows N] [--json FILE] [--html FILE]`
 //!
-//! A pair is one container on two nodes, the sender's copy newer than the receiver's. Every contender starts from the
-//! same two files, in turn and in one run, for absolute figures drift with the machine and the hour; only what was
-//! measured together may be compared. No figure counts before the outcome is proved: for rsync and rdiff, that the
-//! receiver's file is the sender's to the byte; for our agents, who merge two live replicas, that both sides then hold the
-//! union of their rows, and that the stored row hash is the hash of those rows.
+//! A section measures one kind of thing, and has a file of its own that says what and how. All contenders of a case run
+//! in turn and in one run, for absolute figures drift with the machine and the hour; only what was measured together may
+//! be compared. No figure counts before both ends are proved equal. What this machine cannot run is said aloud and
+//! stands in the report.
 //!
-//! Three figures for each: seconds from the start of the sending process to its end, bytes over the link in both
-//! directions, and the most memory that either side had, sampled from `/proc`. Of memory, *anonymous* is what the
-//! process allocated; *resident* counts pages of files as well, which the kernel may take back.
+//! Of memory, *anonymous* is what a process allocated; *resident* counts pages of files as well, which the kernel may
+//! take back.
 
+mod caches;
+mod contender;
+mod delay;
+mod figures;
+mod links;
 mod machine;
 mod measure;
+mod network;
+mod options;
 mod ours;
 mod pairs;
+mod proof;
 mod rdiff;
+mod report;
+mod room;
 mod rsync;
+mod swift;
 mod table;
+mod workshop;
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
 
 use clap::Parser;
-use measure::Measured;
-use pairs::{Pair, Workshop};
+use figures::Figures;
+use machine::Machine;
+use options::Options;
+use report::Outcome;
+use swift::Swift;
 
-/// What may be asked for on the command line.
-#[derive(Debug, Parser)]
-struct Options {
-    /// Rows of the database that all pairs come from.
-    #[arg(long, default_value_t = 1_000_000)]
-    rows: u64,
-    /// How often each contender runs each pair; the median counts.
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
-    /// Only these pairs, comma-separated.
-    #[arg(long, value_delimiter = ',')]
-    pairs: Vec<String>,
-    /// Where databases and nodes are made, on the file system to be measured; a temporary directory by default.
-    #[arg(long)]
-    root: Option<PathBuf>,
-    /// Where the figures go as JSON.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/rivals.json"))]
-    json: PathBuf,
-    /// What `cargo bench` adds.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
+/// A part of the benchmark: works below the directory given, and leaves nothing there.
+type Section = fn(&Options, &Path, &mut Figures);
 
-/// One way to bring the receiver's database up to the sender's.
-trait Contender {
-    /// As it stands in the table.
-    fn name(&self) -> &str;
+/// Every section, in the order in which they run.
+const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run), ("links", links::run)];
 
-    /// Why it cannot run a pair at all, if it cannot.
-    fn refuses(&self, _pair: &Pair) -> Option<&'static str> {
-        None
-    }
-
-    /// Runs it once on fresh copies of the pair, and proves the outcome.
-    fn run(&self, pair: &Pair) -> Measured;
-}
-
-fn main() {
+fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(earlier) = &options.render {
+        let text = fs::read_to_string(earlier).expect("the figures of an earlier run");
+        write(&options, &serde_json::from_str(&text).expect("figures as JSON"));
+        return ExitCode::SUCCESS;
+    }
+    for wanted in &options.sections {
+        assert!(SECTIONS.iter().any(|(name, _)| name == wanted), "no section is called {wanted}");
+    }
     let temporary = match &options.root {
         Some(root) => tempfile::tempdir_in(root),
         None => tempfile::tempdir(),
     }
     .expect("a directory to work in");
-    let root = temporary.path();
-    println!("{}\ncargo bench --bench rivals {}", machine::description(root, &RIVALS), arguments());
-
-    let contenders = contenders(root);
-    let workshop = Workshop::build(&root.join("pairs"), options.rows);
-    let mut results = Vec::new();
-    for name in pairs::NAMES {
-        if !options.pairs.is_empty() && !options.pairs.iter().any(|wanted| wanted == name) {
-            continue;
-        }
-        let pair = workshop.pair(name);
-        let mut runs = vec![Vec::new(); contenders.len()];
-        for _ in 0..options.runs.max(1) {
-            for (contender, measured) in contenders.iter().zip(&mut runs) {
-                if contender.refuses(&pair).is_none() {
-                    measured.push(contender.run(&pair));
-                }
-            }
-        }
-        for (contender, measured) in contenders.iter().zip(runs) {
-            let outcome = contender.refuses(&pair).map_or(Ok(()), Err).map(|()| Measured::median(measured));
-            results.push(table::Line { pair: name, contender: contender.name().to_owned(), outcome });
-        }
-        table::print(&results[results.len() - contenders.len()..]);
-        pair.discard();
+    let mut outcome = Outcome {
+        machine: describe(temporary.path(), &options),
+        command: format!("cargo bench --bench rivals {}", arguments()),
+        quick: options.quick,
+        figures: Figures::default(),
+    };
+    for (name, fact) in &outcome.machine.facts {
+        println!("{name:<20}{fact}");
     }
-    table::write_json(&options.json, options.rows, root, &arguments(), &results);
-    println!("also in {}", options.json.display());
+    println!("{}", outcome.command);
+    if let Some(why) = options.caches_refused() {
+        outcome.figures.could_not("cold caches", &why);
+    }
+
+    let mut failed = false;
+    for (name, section) in SECTIONS {
+        if options.sections.is_empty() || options.sections.iter().any(|wanted| wanted == name) {
+            let before = outcome.figures.measured.len();
+            let room = tempfile::tempdir_in(temporary.path()).expect("a directory");
+            let ran = catch_unwind(AssertUnwindSafe(|| section(&options, room.path(), &mut outcome.figures)));
+            if let Err(panic) = ran {
+                failed = true;
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let why = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why");
+                outcome
+                    .figures
+                    .could_not(name, &format!("it FAILED, and ends the rest of its section: {why}"));
+            }
+            table::print(&outcome.figures.measured[before..]);
+            // After each section: what was measured is kept whatever becomes of a later one.
+            write(&options, &outcome);
+        }
+    }
+    println!("\nfigures in {}, a page to look at in {}", options.json.display(), options.html.display());
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Ours first; then those rivals that this machine has.
-fn contenders(root: &Path) -> Vec<Box<dyn Contender>> {
-    let mut found: Vec<Box<dyn Contender>> = vec![Box::new(ours::Agents::new(&root.join("ours")))];
-    if machine::has("rsync") {
-        for way in [rsync::Way::Delta, rsync::Way::WholeFile, rsync::Way::WholeFileSynced] {
-            found.push(Box::new(rsync::Rsync::new(&root.join(format!("rsync-{way:?}")), way)));
-        }
-    } else {
-        println!("######## SKIPPED: rsync is not installed ########");
+fn write(options: &Options, outcome: &Outcome) {
+    if options.render.is_none() {
+        let json = serde_json::to_string_pretty(outcome).expect("JSON");
+        fs::write(&options.json, json + "\n").expect("a place for the JSON");
     }
-    if machine::has("rdiff") {
-        found.push(Box::new(rdiff::Rdiff::new(&root.join("rdiff"))));
-    } else {
-        println!("######## SKIPPED: rdiff is not installed ########");
-    }
-    found
+    fs::write(&options.html, report::render(outcome)).expect("a place for the page");
+}
+
+fn describe(root: &Path, options: &Options) -> Machine {
+    let mut rivals: Vec<String> =
+        RIVALS.into_iter().filter(|name| machine::has(name)).map(machine::version).collect();
+    rivals.extend(Swift::find(options.swift_venv().as_deref()).map(|swift| swift.version()));
+    let mut machine = Machine::here(root, rivals);
+    let cold = options.caches() == caches::Caches::Cold;
+    let caches = if cold { "cold: dropped before each run" } else { "warm: as writing the files left them" };
+    machine.add("File caches", caches.to_owned());
+    machine
 }
 
 fn arguments() -> String {

@@ -6,6 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 /// Memory is sampled this often; the resident figure is the kernel's own high-water mark and needs no luck.
 const SAMPLE_EVERY: Duration = Duration::from_millis(2);
 
@@ -27,6 +29,14 @@ impl Memory {
         }
     }
 
+    /// Both together.
+    pub fn and(self, other: Memory) -> Memory {
+        Memory {
+            anonymous_kib: self.anonymous_kib + other.anonymous_kib,
+            resident_kib: self.resident_kib + other.resident_kib,
+        }
+    }
+
     /// Of a process and all below it, now. Several processes at work at once add up.
     pub fn of(process: u32) -> Memory {
         let mut memory = Memory::default();
@@ -37,24 +47,44 @@ impl Memory {
             };
             memory = Memory { anonymous_kib: kib("RssAnon:"), resident_kib: kib("VmHWM:") };
         }
-        let children =
-            fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
-            let below = Memory::of(child);
-            memory.anonymous_kib += below.anonymous_kib;
-            memory.resident_kib += below.resident_kib;
-        }
-        memory
+        children(process).into_iter().map(Memory::of).fold(memory, Memory::and)
     }
 }
 
+/// Processor time that a process has used so far, with the children that it waited for and those that still run.
+pub fn processor_seconds(process: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name may hold anything; what follows it is numbers.
+    let words: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = words.iter().skip(11).take(4).filter_map(|word| word.parse::<u64>().ok()).sum();
+    children(process).into_iter().map(processor_seconds).sum::<f64>() + ticks as f64 / TICKS_PER_SECOND
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+/// Of all children that were waited for.
+fn processor_seconds_of_ended() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("what children used");
+    [usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
+        .sum()
+}
+
 /// What one run of one contender took.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Measured {
     /// From the start of the sending process to its end.
     pub seconds: f64,
-    /// Over the link, both directions.
-    pub wire_bytes: u64,
+    /// Of the processors, by the sending side and the receiving side, user and system.
+    pub processor_seconds: f64,
+    /// Frames over the link in both directions, headers included, where the link is ours alone.
+    pub wire_bytes: Option<u64>,
+    /// What the contender itself says, or a relay saw, that it sent and received.
+    pub payload_bytes: Option<u64>,
     /// Of the sending side.
     pub sender: Memory,
     /// Of the receiving side.
@@ -63,33 +93,17 @@ pub struct Measured {
     pub way: String,
 }
 
-impl Measured {
-    /// The medians of time and bytes, the greatest memory of any run.
-    pub fn median(mut runs: Vec<Measured>) -> Measured {
-        assert!(!runs.is_empty(), "at least one run");
-        let middle = runs.len() / 2;
-        runs.sort_by_key(|run| run.wire_bytes);
-        let wire_bytes = runs[middle].wire_bytes;
-        runs.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
-        let worst = |side: fn(&Measured) -> Memory| runs.iter().map(side).fold(Memory::default(), Memory::or);
-        Measured {
-            wire_bytes,
-            sender: worst(|run| run.sender),
-            receiver: worst(|run| run.receiver),
-            ..runs[middle].clone()
-        }
-    }
-}
-
 /// A process that ended.
 pub struct Finished {
     /// How.
     pub status: ExitStatus,
     /// From start to end.
     pub seconds: f64,
+    /// Processor time of it and of the servers.
+    pub processor_seconds: f64,
     /// Of it and its children.
     pub memory: Memory,
-    /// Of `server`, if there is one, meanwhile.
+    /// Of the servers, if there are any, meanwhile.
     pub server: Memory,
     /// What it printed.
     pub output: String,
@@ -104,13 +118,20 @@ pub fn run(command: &mut Command, server: Option<&Child>) -> Finished {
 
 /// Runs a command to its end, good or bad.
 pub fn watch(command: &mut Command, server: Option<&Child>) -> Finished {
+    watch_beside(command, server.as_slice())
+}
+
+/// The same, with any number of servers that it talks to.
+pub fn watch_beside(command: &mut Command, servers: &[&Child]) -> Finished {
     let own = std::env::current_exe().expect("a name of our own");
+    let by_servers = || servers.iter().map(|server| processor_seconds(server.id())).sum::<f64>();
+    let used_before = processor_seconds_of_ended() + by_servers();
     let started = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a program to start");
     let mut stdout = child.stdout.take().expect("a pipe");
     let reader = thread::spawn(move || {
-        let mut output = String::new();
-        stdout.read_to_string(&mut output).map(|_| output)
+        let mut output = Vec::new();
+        stdout.read_to_end(&mut output).map(|_| String::from_utf8_lossy(&output).into_owned())
     });
     let (mut memory, mut below) = (Memory::default(), Memory::default());
     let (status, seconds) = loop {
@@ -121,11 +142,13 @@ pub fn watch(command: &mut Command, server: Option<&Child>) -> Finished {
         if fs::read_link(format!("/proc/{}/exe", child.id())).is_ok_and(|program| program != own) {
             memory = memory.or(Memory::of(child.id()));
         }
-        below = below.or(server.map_or(Memory::default(), |server| Memory::of(server.id())));
+        below = below
+            .or(servers.iter().map(|server| Memory::of(server.id())).fold(Memory::default(), Memory::and));
         thread::sleep(SAMPLE_EVERY);
     };
     let output = reader.join().expect("a reader").expect("text");
-    Finished { status, seconds, memory, server: below, output }
+    let processor_seconds = processor_seconds_of_ended() + by_servers() - used_before;
+    Finished { status, seconds, processor_seconds, memory, server: below, output }
 }
 
 /// A server for the time of one run, ended with it.
@@ -138,3 +161,6 @@ impl Drop for Server {
         let _ = self.0.wait();
     }
 }
+
+/// Of `/proc/PID/stat`; Linux counts in hundredths for every program, whatever it does inside.
+const TICKS_PER_SECOND: f64 = 100.0;

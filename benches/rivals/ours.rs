@@ -1,74 +1,54 @@
 //! Two of our agents: a daemon that serves on one node, `agent --once` on the other.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
-use md5::{Digest, Md5};
-use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use swiftlet::hash_path::PartShift;
-use swiftlet::replica::RowHash;
 use swiftlet::ring::{Device, DeviceId, FormatVersion, Ring};
 
-use crate::Contender;
-use crate::measure::{Measured, Memory, Server, run};
-use crate::pairs::{self, Pair};
+use crate::contender::{Contender, Ground};
+use crate::measure::{Measured, Memory, Server, watch};
+use crate::network::await_listener;
+use crate::proof::Contents;
+use crate::workshop::{self, Pair};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_agent");
-const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Two nodes with one device each, `a` the sender's and `b` the receiver's.
 pub struct Agents {
     root: PathBuf,
-    serving: SocketAddr,
+    ground: Ground,
+    /// Where the sender calls the receiver, and where that listens; the same unless something lies between them.
+    called: u16,
+    own: u16,
 }
 
 impl Agents {
     /// Writes their ring and configuration.
-    pub fn new(root: &Path) -> Agents {
+    pub fn new(root: &Path, ground: &Ground) -> Agents {
         fs::create_dir_all(root).expect("a directory");
-        let [sender, receiver] = [1, 2].map(|last| Ipv4Addr::new(127, 0, 0, last));
-        // The agent listens above the container server's port, which nobody uses here.
-        let offset = 1;
-        let free =
-            TcpListener::bind((receiver, 0)).and_then(|listener| listener.local_addr()).expect("a free port");
-        let agents = Agents { root: root.to_owned(), serving: free };
-        let port = free.port() - offset;
-        let device = |id, ip: Ipv4Addr, name: &str| Device {
-            id: DeviceId(id),
-            region: 1,
-            zone: 1,
-            ip: ip.to_string(),
-            port,
-            replication_ip: ip.to_string(),
-            replication_port: port,
-            name: name.to_owned(),
-            weight: 100.0,
-            meta: String::new(),
-            extra: serde_json::Map::new(),
+        let link = &ground.link;
+        // An agent listens above its container server's port, which nobody uses here. A sender that thinks the distance
+        // greater calls what lies between them.
+        let (ring_port, offset) = (link.free_port() - 1, 1);
+        let called_offset = offset + u16::from(link.is_long());
+        let agents = Agents {
+            root: root.to_owned(),
+            ground: ground.clone(),
+            called: ring_port + called_offset,
+            own: ring_port + offset,
         };
-        let shift = PartShift::new(32 - pairs::PART_POWER).expect("a partition power");
-        let replica = |id| vec![DeviceId(id); 1 << pairs::PART_POWER];
-        let devices = vec![Some(device(0, sender, "a")), Some(device(1, receiver, "b"))];
-        let ring = Ring::from_rows(shift, devices, vec![replica(0), replica(1)]).expect("a ring");
-        ring.save(&root.join("container.ring.gz"), FormatVersion::V1).expect("a ring file");
-        let salt = pairs::SALT;
-        fs::write(
-            root.join("swift.conf"),
-            format!("[swift-hash]\nswift_hash_path_prefix = {salt}\nswift_hash_path_suffix = {salt}\n"),
-        )
-        .expect("swift.conf");
-        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().expect("a user").name;
-        let root = root.display();
-        for (node, ip) in [("a", sender), ("b", receiver)] {
+        write_ring(root, link.addresses, ring_port);
+        let (root, user) = (root.display(), user());
+        for ((node, ip), offset) in ["a", "b"].into_iter().zip(link.addresses).zip([called_offset, offset]) {
             let conf = format!(
-                "[DEFAULT]\nbind_ip = {ip}\nbind_port = {port}\nuser = {user}\nswift_dir = {root}\n\
+                "[DEFAULT]\nbind_ip = {ip}\nbind_port = {ring_port}\nuser = {user}\nswift_dir = {root}\n\
                  devices = {root}/devices\nmount_check = false\nrecon_cache_path = {root}/recon-{node}\n\
-                 [container-replicator]\nagent_port_offset = {offset}\nagent_passes = no\n"
+                 [container-replicator]\nagent_port_offset = {offset}\nagent_passes = no\n\
+                 fallocate_reserve = 0\n"
             );
             fs::create_dir_all(agents.root.join(format!("recon-{node}"))).expect("a directory");
             fs::write(agents.conf(node), conf).expect("a configuration");
@@ -85,7 +65,7 @@ impl Agents {
     }
 
     fn database(&self, node: &str) -> PathBuf {
-        pairs::hash_dir(&self.device(node)).dir().join(format!("{}.db", pairs::hash()))
+        workshop::hash_dir(&self.device(node)).dir().join(format!("{}.db", workshop::hash()))
     }
 
     fn log(&self) -> File {
@@ -93,22 +73,45 @@ impl Agents {
     }
 
     fn serve(&self) -> Server {
-        let mut command = Command::new(AGENT);
-        command
-            .arg("--config")
-            .arg(self.conf("b"))
-            .stdin(Stdio::null())
-            .stdout(self.log())
-            .stderr(self.log());
-        let server = Server(command.spawn().expect("an agent"));
-        let started = Instant::now();
-        while TcpStream::connect(self.serving).is_err() {
-            let log = self.root.join("log");
-            assert!(started.elapsed() < START_LIMIT, "no agent listens: {:?}", fs::read_to_string(log));
-            thread::sleep(Duration::from_millis(5));
-        }
+        let mut command = self.ground.link.receiver.command(AGENT);
+        command.arg("--config").arg(self.conf("b"));
+        command.stdin(Stdio::null()).stdout(self.log()).stderr(self.log());
+        let mut server = Server(command.spawn().expect("an agent"));
+        await_listener(&mut server.0, self.own);
         server
     }
+}
+
+/// A ring of two devices, `a` and `b`, each with a replica of everything, and the `swift.conf` beside it.
+pub fn write_ring(root: &Path, addresses: [Ipv4Addr; 2], port: u16) {
+    let device = |(id, (ip, name)): (u32, (Ipv4Addr, &str))| {
+        Some(Device {
+            id: DeviceId(id),
+            region: 1,
+            zone: 1,
+            ip: ip.to_string(),
+            port,
+            replication_ip: ip.to_string(),
+            replication_port: port,
+            name: name.to_owned(),
+            weight: 100.0,
+            meta: String::new(),
+            extra: serde_json::Map::new(),
+        })
+    };
+    let shift = PartShift::new(32 - workshop::PART_POWER).expect("a partition power");
+    let replica = |id| vec![DeviceId(id); 1 << workshop::PART_POWER];
+    let devices = (0..).zip(addresses.into_iter().zip(["a", "b"])).map(device).collect();
+    let ring = Ring::from_rows(shift, devices, vec![replica(0), replica(1)]).expect("a ring");
+    ring.save(&root.join("container.ring.gz"), FormatVersion::V1).expect("a ring file");
+    let salt = workshop::SALT;
+    let text = format!("[swift-hash]\nswift_hash_path_prefix = {salt}\nswift_hash_path_suffix = {salt}\n");
+    fs::write(root.join("swift.conf"), text).expect("swift.conf");
+}
+
+/// Who we are: agents and Swift's daemons change to the user that their configuration names.
+pub fn user() -> String {
+    nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().expect("a user").name
 }
 
 impl Contender for Agents {
@@ -116,74 +119,46 @@ impl Contender for Agents {
         "ours"
     }
 
-    fn run(&self, pair: &Pair) -> Measured {
+    fn run(&self, pair: &Pair) -> Result<Measured, String> {
         for node in ["a", "b"] {
             // Nothing of an earlier run may help this one.
             let _ = fs::remove_dir_all(self.device(node));
             fs::create_dir_all(self.device(node)).expect("a device");
         }
-        pairs::copy(&pair.new, &self.database("a"));
+        workshop::copy(&pair.new, &self.database("a"));
         if let Some(old) = &pair.old {
-            pairs::copy(old, &self.database("b"));
+            workshop::copy(old, &self.database("b"));
         }
-        let expected = contents(&pair.new);
+        let expected = Contents::of(&pair.new);
         let server = self.serve();
-        let mut command = Command::new(AGENT);
+        let link = &self.ground.link;
+        let delay = link.stretch(self.called, self.own);
+        let mut command = link.sender.command(AGENT);
         command.arg("--config").arg(self.conf("a")).args(["--once", "--json"]).stderr(self.log());
-        let finished = run(&mut command, Some(&server.0));
+        self.ground.caches.settle();
+        let carried = link.count();
+        let finished = watch(&mut command, Some(&server.0));
+        let wire_bytes = carried.bytes();
         let report: Value = serde_json::from_str(&finished.output).expect("the report as JSON");
         let count = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"));
-        assert_eq!(count("failure"), 0, "{report}");
-        assert_eq!(contents(&self.database("a")), expected, "{}: the sender's rows", pair.name);
-        assert_eq!(contents(&self.database("b")), expected, "{}: the receiver's rows", pair.name);
+        let log = || fs::read_to_string(self.root.join("log")).unwrap_or_default();
+        assert_eq!(count("failure"), 0, "{}: {report}; {}", pair.name, log());
+        for node in ["a", "b"] {
+            assert_eq!(Contents::of(&self.database(node)), expected, "{}: the rows of {node}", pair.name);
+        }
+        drop(server);
+        fs::remove_dir_all(self.root.join("devices")).expect("devices to remove");
         let way = ["no_change", "hashmatch", "diff", "rsync", "remote_merge", "delta", "full"];
         let way: Vec<&str> = way.into_iter().filter(|key| count(key) > 0).collect();
-        Measured {
+        let told_bytes = count("bytes_sent") + count("bytes_received");
+        Ok(Measured {
             seconds: finished.seconds,
-            wire_bytes: count("bytes_sent") + count("bytes_received"),
+            processor_seconds: finished.processor_seconds,
+            wire_bytes,
+            payload_bytes: Some(delay.map_or(told_bytes, |delay| delay.carried())),
             sender: finished.memory.or(Memory { anonymous_kib: count("peak_anon_kib"), resident_kib: 0 }),
             receiver: finished.server,
             way: way.join(" "),
-        }
-    }
-}
-
-/// All that two replicas must agree on, in a form that the order of rows does not change. In every pair the sender holds
-/// all of the receiver's rows, so that the union is what the sender began with.
-#[derive(Debug, PartialEq, Eq)]
-struct Contents {
-    rows: u64,
-    digest: u128,
-    row_hash: String,
-    metadata: String,
-    whole: String,
-}
-
-fn contents(path: &Path) -> Contents {
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a database");
-    let text = |sql: &str| db.query_row(sql, [], |row| row.get::<_, String>(0)).expect(sql);
-    let (mut rows, mut digest, mut hash) = (0, 0_u128, RowHash([0; 16]));
-    let mut statement = db
-        .prepare(
-            "SELECT name, created_at, size || '/' || content_type || '/' || etag || '/' || deleted || '/' || \
-             storage_policy_index FROM object",
-        )
-        .expect("a database of ours");
-    let mut found = statement.query([]).expect("rows");
-    while let Some(row) = found.next().expect("a row") {
-        let [name, created_at, rest] = [0, 1, 2].map(|column| row.get::<_, String>(column).expect("text"));
-        hash.mix(&name, &created_at);
-        let one = Md5::digest(format!("{name}\0{created_at}\0{rest}"));
-        digest = digest.wrapping_add(u128::from_be_bytes(one.into()));
-        rows += 1;
-    }
-    let row_hash = text("SELECT hash FROM container_info");
-    assert_eq!(row_hash, hash.to_string(), "{}: the stored hash is not that of its rows", path.display());
-    Contents {
-        rows,
-        digest,
-        row_hash,
-        metadata: text("SELECT metadata FROM container_info"),
-        whole: text("PRAGMA quick_check"),
+        })
     }
 }

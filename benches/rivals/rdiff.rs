@@ -1,24 +1,25 @@
 //! rdiff, librsync's three steps: the receiver's signature, the sender's delta, the receiver's patch.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Contender;
+use crate::contender::{Contender, Ground};
 use crate::measure::{Finished, Measured, run};
-use crate::pairs::{self, Pair};
+use crate::proof::assert_same_bytes;
+use crate::workshop::{self, Pair};
 
 /// Works on files only; the bytes of signature and delta are what a link would carry.
 pub struct Rdiff {
     root: PathBuf,
+    ground: Ground,
 }
 
 impl Rdiff {
     /// Works below `root`.
-    pub fn new(root: &Path) -> Rdiff {
+    pub fn new(root: &Path, ground: &Ground) -> Rdiff {
         fs::create_dir_all(root).expect("a directory");
-        Rdiff { root: root.to_owned() }
+        Rdiff { root: root.to_owned(), ground: ground.clone() }
     }
 }
 
@@ -31,41 +32,34 @@ impl Contender for Rdiff {
         pair.old.is_none().then_some("needs a file to start from")
     }
 
-    fn run(&self, pair: &Pair) -> Measured {
-        let [new, old, signature, delta, received] =
-            ["new.db", "old.db", "signature", "delta", "received.db"].map(|name| self.root.join(name));
-        pairs::copy(&pair.new, &new);
-        pairs::copy(pair.old.as_ref().expect("a pair with an old file"), &old);
+    fn run(&self, pair: &Pair) -> Result<Measured, String> {
+        let files = ["new.db", "old.db", "signature", "delta", "received.db"];
+        let [new, old, signature, delta, received] = files.map(|name| self.root.join(name));
+        workshop::copy(&pair.new, &new);
+        workshop::copy(pair.old.as_ref().expect("a pair with an old file"), &old);
         let step = |verb: &str, files: [&Path; 3]| -> Finished {
             let files = files.into_iter().filter(|file| !file.as_os_str().is_empty());
             run(Command::new("rdiff").arg("--force").arg(verb).args(files), None)
         };
+        self.ground.caches.settle();
         let signed = step("signature", [&old, &signature, Path::new("")]);
         let found = step("delta", [&signature, &new, &delta]);
         let patched = step("patch", [&old, &delta, &received]);
-        assert_equal(&new, &received);
+        assert_same_bytes(&new, &received);
         let bytes = |path| fs::metadata(path).expect("a file").len();
-        Measured {
-            seconds: signed.seconds + found.seconds + patched.seconds,
-            wire_bytes: bytes(&signature) + bytes(&delta),
+        let payload_bytes = Some(bytes(&signature) + bytes(&delta));
+        for file in [new, old, signature, delta, received] {
+            fs::remove_file(file).expect("a file to remove");
+        }
+        let steps = [&signed, &found, &patched];
+        Ok(Measured {
+            seconds: steps.iter().map(|step| step.seconds).sum(),
+            processor_seconds: steps.iter().map(|step| step.processor_seconds).sum(),
+            wire_bytes: None,
+            payload_bytes,
             sender: found.memory,
             receiver: signed.memory.or(patched.memory),
             way: String::new(),
-        }
-    }
-}
-
-/// Equal to the byte, or the benchmark ends here.
-pub fn assert_equal(one: &Path, other: &Path) {
-    let [mut one_file, mut other_file] = [one, other].map(|path| File::open(path).expect("a file"));
-    let (mut mine, mut theirs) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    loop {
-        let read = one_file.read(&mut mine).expect("bytes");
-        other_file.read_exact(&mut theirs[..read]).expect("as many bytes");
-        assert!(mine[..read] == theirs[..read], "{} and {} differ", one.display(), other.display());
-        if read == 0 {
-            assert_eq!(other_file.read(&mut theirs).expect("bytes"), 0, "{} is longer", other.display());
-            return;
-        }
+        })
     }
 }

@@ -1,18 +1,15 @@
-//! rsync to a daemon on the loopback interface, as Swift runs it.
+//! rsync to a daemon, as Swift runs it.
 
-use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
-use crate::Contender;
+use crate::contender::{Contender, Ground};
 use crate::measure::{Measured, Server, run};
-use crate::pairs::{self, Pair};
-use crate::rdiff::assert_equal;
-
-const START_LIMIT: Duration = Duration::from_secs(10);
+use crate::network::{Place, await_listener};
+use crate::proof::assert_same_bytes;
+use crate::workshop::{self, Pair};
 
 /// How rsync is told to go about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,39 +22,40 @@ pub enum Way {
     WholeFileSynced,
 }
 
+/// All of them.
+pub const WAYS: [Way; 3] = [Way::Delta, Way::WholeFile, Way::WholeFileSynced];
+
 /// A daemon of its own for each run.
 pub struct Rsync {
     root: PathBuf,
     way: Way,
+    ground: Ground,
 }
 
 impl Rsync {
     /// Works below `root`.
-    pub fn new(root: &Path, way: Way) -> Rsync {
+    pub fn new(root: &Path, way: Way, ground: &Ground) -> Rsync {
         fs::create_dir_all(root).expect("a directory");
-        Rsync { root: root.to_owned(), way }
+        Rsync { root: root.to_owned(), way, ground: ground.clone() }
     }
+}
 
-    fn serve(&self) -> (Server, u16) {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port();
-        let (conf, root) = (self.root.join("conf"), self.root.display());
-        let owner = if nix::unistd::getuid().is_root() { "uid = root\ngid = root\n" } else { "" };
-        let text = format!(
-            "{owner}use chroot = false\nlog file = {root}/log\n[m]\npath = {root}\nread only = false\n"
-        );
-        fs::write(&conf, text).expect("a configuration");
-        let mut command = Command::new("rsync");
-        command.args(["--daemon", "--no-detach", "--address=127.0.0.1"]).arg(format!("--port={port}"));
-        command.arg(format!("--config={}", conf.display())).stdin(Stdio::null()).stdout(Stdio::null());
-        let server = Server(command.spawn().expect("rsync"));
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < START_LIMIT, "no rsync daemon listens");
-            thread::sleep(Duration::from_millis(5));
-        }
-        (server, port)
-    }
+/// A daemon with one module, `m`, that is all of `shared`; its own files are below `root`.
+pub fn serve(place: &Place, address: Ipv4Addr, port: u16, root: &Path, shared: &Path) -> Server {
+    let (conf, root, shared) = (root.join("rsyncd.conf"), root.display(), shared.display());
+    let owner = if nix::unistd::getuid().is_root() { "uid = root\ngid = root\n" } else { "" };
+    let text = format!(
+        "{owner}use chroot = false\nlog file = {root}/rsyncd.log\nlock file = {root}/rsyncd.lock\n\
+         [m]\npath = {shared}\nread only = false\n"
+    );
+    fs::write(&conf, text).expect("a configuration");
+    let mut command = place.command("rsync");
+    command.args(["--daemon", "--no-detach"]).arg(format!("--address={address}"));
+    command.arg(format!("--port={port}")).arg(format!("--config={}", conf.display()));
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut server = Server(command.spawn().expect("rsync"));
+    await_listener(&mut server.0, port);
+    server
 }
 
 impl Contender for Rsync {
@@ -69,37 +67,48 @@ impl Contender for Rsync {
         }
     }
 
-    fn run(&self, pair: &Pair) -> Measured {
+    fn run(&self, pair: &Pair) -> Result<Measured, String> {
         let (source, target) = (self.root.join("new.db"), self.root.join("received.db"));
-        let _ = fs::remove_file(&target);
-        pairs::copy(&pair.new, &source);
+        workshop::copy(&pair.new, &source);
         if let Some(old) = &pair.old {
-            pairs::copy(old, &target);
+            workshop::copy(old, &target);
         }
-        let (server, port) = self.serve();
-        let mut command = Command::new("rsync");
+        let (link, address) = (&self.ground.link, self.ground.link.addresses[1]);
+        let called = link.free_port();
+        let port = if link.is_long() { link.free_port() } else { called };
+        let server = serve(&link.receiver, address, port, &self.root, &self.root);
+        let delay = link.stretch(called, port);
+        let mut command = link.sender.command("rsync");
         command.args(["--ignore-times", "--stats"]);
         command.args(match self.way {
             Way::Delta => ["--no-whole-file", "-z"].as_slice(),
             Way::WholeFile => &["--whole-file"],
             Way::WholeFileSynced => &["--whole-file", "--fsync"],
         });
-        command.arg(&source).arg(format!("rsync://127.0.0.1:{port}/m/received.db"));
+        command.arg(&source).arg(format!("rsync://{address}:{called}/m/received.db"));
+        self.ground.caches.settle();
+        let carried = link.count();
         let finished = run(&mut command, Some(&server.0));
+        let wire_bytes = carried.bytes();
         drop(server);
-        File::open(&target).expect("what arrived");
-        assert_equal(&source, &target);
+        assert_same_bytes(&source, &target);
+        for file in [source, target] {
+            fs::remove_file(file).expect("a file to remove");
+        }
         let said = |key: &str| -> u64 {
             let line =
                 finished.output.lines().find(|line| line.starts_with(key)).expect("rsync's statistics");
             line.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("a number")
         };
-        Measured {
+        let said_bytes = said("Total bytes sent") + said("Total bytes received");
+        Ok(Measured {
             seconds: finished.seconds,
-            wire_bytes: said("Total bytes sent") + said("Total bytes received"),
+            processor_seconds: finished.processor_seconds,
+            wire_bytes,
+            payload_bytes: Some(delay.map_or(said_bytes, |delay| delay.carried())),
             sender: finished.memory,
             receiver: finished.server,
             way: String::new(),
-        }
+        })
     }
 }

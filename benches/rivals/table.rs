@@ -1,76 +1,47 @@
-//! The figures side by side, for people and as JSON.
+//! The medians for people who read a terminal.
 
-use std::fs;
-use std::path::Path;
+use crate::figures::Figure;
+use crate::report::words;
 
-use serde_json::{Value, json};
-
-use crate::machine;
-use crate::measure::{Measured, Memory};
-
-/// One contender on one pair.
-pub struct Line {
-    /// Of [`crate::pairs::NAMES`].
-    pub pair: &'static str,
-    /// Its name.
-    pub contender: String,
-    /// What it took, or why it did not run.
-    pub outcome: Result<Measured, &'static str>,
-}
-
-/// Prints the lines of one pair.
-pub fn print(lines: &[Line]) {
-    println!(
-        "\n{:<10} {:<19} {:>9} {:>14} {:>18} {:>18}  way",
-        lines.first().map_or("", |line| line.pair),
-        "",
-        "seconds",
-        "bytes",
-        "sender anon/rss",
-        "receiver anon/rss"
-    );
-    for line in lines {
-        match &line.outcome {
-            Ok(measured) => println!(
-                "{:<10} {:<19} {:>9.3} {:>14} {:>18} {:>18}  {}",
-                "",
-                line.contender,
-                measured.seconds,
-                thousands(measured.wire_bytes),
-                mebibytes(measured.sender),
-                mebibytes(measured.receiver),
-                measured.way
-            ),
-            Err(why) => println!("{:<10} {:<19} {why}", "", line.contender),
+/// Prints figures: a table for each case, a line for each contender, a column for each measure.
+pub fn print(figures: &[Figure]) {
+    let mut cases: Vec<(&str, Option<f64>)> = Vec::new();
+    for figure in figures {
+        let case = (figure.case.as_str(), figure.x);
+        if !cases.contains(&case) {
+            cases.push(case);
+        }
+    }
+    for (case, x) in cases {
+        let here: Vec<&Figure> =
+            figures.iter().filter(|figure| figure.case == case && figure.x == x).collect();
+        let (mut sides, mut measures): (Vec<&str>, Vec<&str>) = Default::default();
+        for figure in &here {
+            if !sides.contains(&figure.side.as_str()) {
+                sides.push(&figure.side);
+            }
+            if !measures.contains(&figure.measure) {
+                measures.push(figure.measure);
+            }
+        }
+        let at = x.map(|x| format!(" at {}", words::digits(x))).unwrap_or_default();
+        let heads: String =
+            measures.iter().map(|measure| format!(" {measure:>width$}", width = width(measure))).collect();
+        println!("\n{:<26}{heads}", format!("{}: {case}{at}", here[0].section));
+        for side in sides {
+            let of_side = || here.iter().filter(|figure| figure.side == side);
+            let cell = |measure: &&str| {
+                let found = of_side().find(|figure| figure.measure == *measure);
+                let text = found.map(|figure| words::quantity(figure.median(), figure.unit));
+                format!(" {:>width$}", text.unwrap_or_default(), width = width(measure))
+            };
+            let cells: String = measures.iter().map(cell).collect();
+            let note = of_side().map(|figure| figure.note.as_str()).find(|note| !note.is_empty());
+            println!("{side:<26}{cells}  {}", note.unwrap_or_default());
         }
     }
 }
 
-/// Writes everything, with the machine and the command line it came from.
-pub fn write_json(path: &Path, rows: u64, root: &Path, arguments: &str, lines: &[Line]) {
-    let results: Vec<Value> = lines
-        .iter()
-        .map(|line| match &line.outcome {
-            Ok(measured) => json!({"pair": line.pair, "contender": line.contender, "measured": measured}),
-            Err(why) => json!({"pair": line.pair, "contender": line.contender, "did_not_run": why}),
-        })
-        .collect();
-    let everything = json!({
-        "machine": machine::description(root, &crate::RIVALS),
-        "command": format!("cargo bench --bench rivals {arguments}"),
-        "rows": rows,
-        "results": results,
-    });
-    fs::write(path, format!("{everything:#}\n")).expect("a place for the JSON");
-}
-
-fn mebibytes(memory: Memory) -> String {
-    format!("{:.1}/{:.1} MiB", memory.anonymous_kib as f64 / 1024.0, memory.resident_kib as f64 / 1024.0)
-}
-
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
-    groups.join(",")
+fn width(measure: &str) -> usize {
+    measure.len().max(10)
 }

@@ -71,6 +71,7 @@ fn the_readme_names_options_that_there_are() {
         assert!(options.contains(option), "README.md says nothing of {option}");
     }
     let commands = sources().into_iter().filter(|file| file.starts_with(root().join("src/cli")));
+    let commands = commands.chain([root().join("benches/rivals/options.rs")]);
     let cli: String = commands.map(|file| fs::read_to_string(file).expect("text")).collect();
     for flag in
         words(&readme).filter_map(|word| word.strip_prefix("--")).filter(|flag| !OF_OTHERS.contains(flag))

@@ -1,0 +1,84 @@
+//! What may be asked for on the command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::caches::Caches;
+use crate::workshop;
+
+/// See the head of main.rs for what there is to measure.
+#[derive(Debug, Parser)]
+#[command(about = "Our agents beside their rivals, measured on this machine")]
+pub struct Options {
+    /// Only these parts of the benchmark, comma-separated: pairs, links, scale, memory, stalls.
+    #[arg(long, value_delimiter = ',')]
+    pub sections: Vec<String>,
+    /// Small sizes and one run each: seconds instead of minutes, to see that all works. Its figures mean little.
+    #[arg(long)]
+    pub quick: bool,
+    /// Rows of the database that all pairs come from [default: 1,000,000, or 20,000 with --quick].
+    #[arg(long)]
+    rows: Option<u64>,
+    /// How often each contender runs each case; the median counts [default: 3, or 1 with --quick].
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Only these pairs, comma-separated.
+    #[arg(long, value_delimiter = ',')]
+    pairs: Vec<String>,
+    /// Where databases and nodes are made, on the disk to be measured; a temporary directory by default.
+    #[arg(long)]
+    pub root: Option<PathBuf>,
+    /// Before each run, drop what the kernel has cached of files, so that all is read from the disk. Needs root.
+    #[arg(long)]
+    pub cold: bool,
+    /// A virtual environment with OpenStack Swift, whose own replicator then takes part [default: SWIFTLET_SWIFT_VENV].
+    #[arg(long)]
+    swift_venv: Option<PathBuf>,
+    /// Where the figures go as JSON.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/rivals.json"))]
+    pub json: PathBuf,
+    /// Where they go as a page to look at.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/rivals.html"))]
+    pub html: PathBuf,
+    /// Measure nothing: make the page again from the JSON of an earlier run.
+    #[arg(long)]
+    pub render: Option<PathBuf>,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    /// Rows of the database that all pairs come from.
+    pub fn rows(&self) -> u64 {
+        self.rows.unwrap_or(if self.quick { 20_000 } else { 1_000_000 })
+    }
+
+    /// How often each contender runs each case, at least once.
+    pub fn runs(&self) -> usize {
+        self.runs.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
+    }
+
+    /// Those pairs that are wanted.
+    pub fn pairs(&self) -> impl Iterator<Item = &'static str> {
+        workshop::NAMES
+            .into_iter()
+            .filter(|name| self.pairs.is_empty() || self.pairs.iter().any(|wanted| wanted == name))
+    }
+
+    /// What the kernel has of files in memory when a run starts.
+    pub fn caches(&self) -> Caches {
+        Caches::prepare(self.cold).0
+    }
+
+    /// Why caches cannot be dropped, though that was asked for.
+    pub fn caches_refused(&self) -> Option<String> {
+        Caches::prepare(self.cold).1
+    }
+
+    /// The virtual environment with Swift, if one was named.
+    pub fn swift_venv(&self) -> Option<PathBuf> {
+        self.swift_venv.clone().or_else(|| std::env::var_os("SWIFTLET_SWIFT_VENV").map(PathBuf::from))
+    }
+}
