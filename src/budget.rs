@@ -80,6 +80,11 @@ impl Budget {
         granted
     }
 
+    /// Takes `bytes` if they are free and nobody waits for them.
+    pub fn take_at_once(&self, bytes: u64, stop: &Stop) -> Option<Share> {
+        self.take(bytes, Duration::ZERO, stop)
+    }
+
     /// How much is not taken.
     pub fn left(&self) -> u64 {
         self.0.lock().left
@@ -204,6 +209,17 @@ mod tests {
             assert!(budget.take(4, LONG, &stop).is_some());
             assert!(begun.elapsed() < LONG / 2);
         });
+    }
+
+    #[test]
+    fn at_once_is_no_later() {
+        let (budget, stop) = (Budget::new(10), Stop::default());
+        let share = budget.take_at_once(10, &stop).expect("all is free");
+        let begun = Instant::now();
+        assert!(budget.take_at_once(1, &stop).is_none());
+        assert!(begun.elapsed() < SLICE);
+        drop(share);
+        assert!(budget.take_at_once(1, &stop).is_some());
     }
 
     #[test]

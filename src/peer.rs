@@ -233,11 +233,30 @@ impl<S: Stream> Peer<S> {
             if let Some(message) = self.next_message()? {
                 return Ok(message);
             }
+            if self.is_mid_message() {
+                piece.resize(PIECE_BYTES, 0);
+            }
             let time = patience + Duration::from_millis(arrived * 1000 / SLOWEST_BYTES_PER_SEC);
             let read = self.read_some(&mut piece, begun, time)?;
             self.inbox.feed(&piece[..read]);
             arrived += read as u64;
-            piece.resize(PIECE_BYTES, 0);
+        }
+    }
+
+    /// Waits until a message begins and tells how many bytes it has, so that memory for it can be found before it is
+    /// heard. No more than a first small piece of it is read until then.
+    ///
+    /// # Errors
+    /// As [`Peer::hear`].
+    pub fn announced_within(&mut self, patience: Duration) -> Result<usize, PeerError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(bytes) = self.inbox.announced().map_err(PeerError::Unintelligible)? {
+                return Ok(bytes);
+            }
+            let mut piece = [0; WAITING_PIECE_BYTES];
+            let read = self.read_some(&mut piece, begun, patience)?;
+            self.inbox.feed(&piece[..read]);
         }
     }
 

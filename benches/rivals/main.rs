@@ -17,6 +17,7 @@ mod figures;
 mod links;
 mod machine;
 mod measure;
+mod memory;
 mod network;
 mod options;
 mod ours;
@@ -46,7 +47,7 @@ use swift::Swift;
 type Section = fn(&Options, &Path, &mut Figures);
 
 /// Every section, in the order in which they run.
-const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run), ("links", links::run)];
+const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run), ("links", links::run), ("memory", memory::run)];
 
 fn main() -> ExitCode {
     let options = Options::parse();

@@ -96,16 +96,7 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
     let mut receiver = Receiver::start();
     let mut visit: Option<Visit> = None;
     loop {
-        let message = match &mut visit {
-            Some(visit) => match peer.hear_within(REST_AFTER) {
-                Err(PeerError::TooSlow(_)) if !peer.is_mid_message() => {
-                    visit.rest();
-                    peer.hear()
-                }
-                heard => heard,
-            },
-            None => peer.hear_within(IDLE_LIMIT),
-        };
+        let message = hear(peer, node, visit.as_mut());
         let message = match message {
             Err(PeerError::Gone) if visit.as_ref().is_none_or(Visit::is_quiet) => return Ok(()),
             // Nothing was asked for a long time. Whoever wants more calls again.
@@ -163,8 +154,38 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
     }
 }
 
+/// Waits for the next message, and for the memory that it takes, before it is read. Whoever waits for either holds none.
+fn hear<S: Stream>(peer: &mut Peer<S>, node: &Node, visit: Option<&mut Visit>) -> Result<Message, PeerError> {
+    let Some(visit) = visit else {
+        let bytes = peer.announced_within(IDLE_LIMIT)?;
+        let _share = match bytes {
+            0..=SMALL_MESSAGE_BYTES => None,
+            bytes => {
+                let take = || node.answering.take(bytes as u64 * 2, MEMORY_PATIENCE, &node.stop);
+                Some(peer.while_working(take)?.ok_or(PeerError::Stopped)?)
+            }
+        };
+        return peer.hear();
+    };
+    let bytes = match peer.announced_within(REST_AFTER) {
+        Err(PeerError::TooSlow(_)) if !peer.is_mid_message() => {
+            visit.rest();
+            peer.announced_within(node.config.node_timeout)?
+        }
+        announced => announced?,
+    };
+    if bytes > SMALL_MESSAGE_BYTES {
+        visit.provide_for(peer, bytes)?;
+    }
+    peer.hear()
+}
+
 /// How long a database stays open for a peer that says nothing.
 const REST_AFTER: Duration = Duration::from_millis(50);
+/// How long a peer is kept waiting for memory. Others may be bringing large files.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(3600);
+/// What is taken in without a share of the memory: no more than is read of a connection anyway.
+const SMALL_MESSAGE_BYTES: usize = 4 << 10;
 /// How long, in milliseconds, an accept loop waits for a caller before it looks whether it should end.
 const ACCEPT_WAIT: u8 = 200;
 /// A thread that answers keeps its buffers on the heap.

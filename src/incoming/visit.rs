@@ -1,9 +1,10 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use log::{info, warn};
 
+use super::MEMORY_PATIENCE;
 use super::arriving::{Arriving, Verdict};
 use super::trouble::{Trouble, quarantine, refuse_broker, refuse_drive, refuse_io};
 use crate::arrival::{Arrival, ArrivalError};
@@ -17,7 +18,6 @@ use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Role, Settled, Shape};
 use crate::protocol::receiver::Action;
-use crate::protocol::rows::packed_bytes;
 use crate::protocol::{RANGES_PER_MESSAGE, Violation};
 use crate::replica::{Direction, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
 use crate::ring::{Device, Ring};
@@ -148,15 +148,30 @@ impl<'a> Visit<'a> {
         (self.broker, self.share) = (None, None);
     }
 
-    /// Opens the database again if it was let go, with so much memory for the work at hand beside it.
-    fn wake<S: Stream>(&mut self, peer: &mut Peer<S>, work_bytes: u64) -> Result<&mut Broker, Trouble> {
-        let needed = OPEN_BYTES + work_bytes;
-        if self.broker.is_none() || self.share.as_ref().is_none_or(|share| share.bytes() < needed) {
-            // Given back first: who holds memory and waits for more may wait for another who does the same.
+    /// Sees to it that there is memory for a message of so many bytes and what becomes of it. A file has its own.
+    pub fn provide_for<S: Stream>(&mut self, peer: &mut Peer<S>, bytes: usize) -> Result<(), PeerError> {
+        let needed = OPEN_BYTES + (bytes as u64 * BYTES_PER_MESSAGE_BYTE).min(MESSAGE_BYTES_LIMIT);
+        if self.file.is_some() || self.share.as_ref().is_some_and(|share| share.bytes() >= needed) {
+            return Ok(());
+        }
+        // Given back first: who holds memory and waits for more may wait for another who does the same.
+        self.share = None;
+        let node = self.node;
+        self.share = node.answering.take_at_once(needed, &node.stop);
+        if self.share.is_none() {
             self.rest();
-            let (node, dir) = (self.node, &self.dir);
+            let take = || node.answering.take(needed, MEMORY_PATIENCE, &node.stop);
+            self.share = Some(peer.while_working(take)?.ok_or(PeerError::Stopped)?);
+        }
+        Ok(())
+    }
+
+    /// Opens the database again if it was let go.
+    fn wake<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<&mut Broker, Trouble> {
+        if self.broker.is_none() {
+            let (node, dir, share) = (self.node, &self.dir, self.share.take());
             let (share, broker) = peer.while_working(|| {
-                let share = take_share(node, needed)?;
+                let share = share.map_or_else(|| take_share(node, OPEN_BYTES), Ok)?;
                 let broker = Broker::open(dir).map_err(|error| refuse_broker(dir, error))?;
                 Ok::<_, Refusal>((share, broker))
             })??;
@@ -215,8 +230,7 @@ impl<'a> Visit<'a> {
         }
         let sender = self.meet.info.id.clone();
         let dir = self.dir.clone();
-        let needed = rows.iter().map(|row| packed_bytes(row) as u64 * BYTES_PER_ROWS_BYTE).sum();
-        let broker = self.wake(peer, needed)?;
+        let broker = self.wake(peer)?;
         peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
             .map_err(|error| refuse_broker(&dir, error))?;
         peer.say(&Message::Took { through })?;
@@ -378,7 +392,7 @@ impl<'a> Visit<'a> {
         work: impl FnOnce(&mut Broker) -> Result<T, BrokerError> + Send,
     ) -> Result<T, Trouble> {
         let dir = self.dir.clone();
-        let broker = self.wake(peer, 0)?;
+        let broker = self.wake(peer)?;
         peer.while_working(|| work(broker))?.map_err(|error| refuse_broker(&dir, error).into())
     }
 
@@ -453,9 +467,9 @@ fn settled(info: ReplicaInfo) -> Message {
 const NO_FILE: Violation = Violation::Lie("a window of no file");
 /// An open database: SQLite's connection, what it read of the schema, and prepared statements.
 const OPEN_BYTES: u64 = 256 << 10;
-/// What a batch takes in memory for each byte of its rows: packed, as rows, and as those that are there already.
-const BYTES_PER_ROWS_BYTE: u64 = 8;
-/// How long a peer is kept waiting for memory. Others may be bringing large files.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(3600);
+/// What a message takes for each of its bytes: rows shrink to a tenth when they are packed, and are merged with as many.
+const BYTES_PER_MESSAGE_BYTE: u64 = 20;
+/// What it takes at most: rows are limited before they are packed.
+const MESSAGE_BYTES_LIMIT: u64 = 6 << 20;
 /// Pages compared to learn whether a basis is worth reusing.
 pub const SAMPLE_PAGES: u32 = 256;

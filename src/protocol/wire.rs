@@ -91,23 +91,31 @@ impl Inbox {
         self.read == self.pending.len()
     }
 
+    /// How many bytes the next message has, if it has begun to arrive.
+    ///
+    /// # Errors
+    /// As [`Inbox::next_message`].
+    pub fn announced(&self) -> Result<Option<usize>, WireError> {
+        let Some(head) = self.pending[self.read..].first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*head);
+        if length == 0 || length as usize > FRAME_LIMIT {
+            return Err(WireError::FrameLength(length));
+        }
+        Ok(Some(length as usize))
+    }
+
     /// The next whole message, if it has arrived.
     ///
     /// # Errors
     /// [`WireError`] as soon as the bytes at hand show that no message can come of them.
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
-        let bytes = &self.pending[self.read..];
-        let Some(head) = bytes.first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*head);
-        if length == 0 || length as usize > FRAME_LIMIT {
-            return Err(WireError::FrameLength(length));
-        }
-        let Some(frame) = bytes.get(4..4 + length as usize) else { return Ok(None) };
+        let Some(length) = self.announced()? else { return Ok(None) };
+        let Some(frame) = self.pending[self.read..].get(4..4 + length) else { return Ok(None) };
         let message = decode(frame)?;
         self.read += 4 + frame.len();
         if self.read == self.pending.len() {
             self.pending.clear();
-            self.pending.shrink_to(64 << 10);
+            self.pending.shrink_to(4 << 10);
             self.read = 0;
         }
         Ok(Some(message))

@@ -1,0 +1,209 @@
+//! Memory is short, or a peer pauses: whoever waits holds nothing that others need, and nobody waits for ever.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use swiftlet::broker::Broker;
+use swiftlet::budget::Budget;
+use swiftlet::incoming;
+use swiftlet::peer::Peer;
+use swiftlet::protocol::message::{Intent, Meet, Message, Role};
+use swiftlet::protocol::wire;
+use swiftlet::replica::{ReplicaId, ReplicaInfo, Row, RowHash, RowId};
+use swiftlet::stop::Stop;
+
+use super::{World, object};
+
+const NODE_TIMEOUT_SECS: u32 = 3;
+/// Longer than an answering agent keeps a database open for nobody.
+const PAUSE: Duration = Duration::from_millis(200);
+const ROWS_EACH: u32 = 2000;
+const LITTLE_BYTES: u64 = 3 << 20;
+
+/// A world whose second node has a few rows, and so many bytes to answer with.
+fn world(answering_bytes: u64) -> World {
+    let mut world = World::new(NODE_TIMEOUT_SECS, 1000);
+    world.b.fill(0..10, 1);
+    world.b.node.answering = Budget::new(answering_bytes);
+    world
+}
+
+/// A conversation with the second node, which must end well.
+fn converse<T>(world: &World, script: impl FnOnce(&mut Peer<UnixStream>) -> T) -> T {
+    let (near, far) = UnixStream::pair().expect("sockets");
+    let timeout = world.b.node.config.node_timeout;
+    thread::scope(|scope| {
+        let served = scope.spawn(|| {
+            let mut peer = Peer::greet(far, timeout, &world.b.node.stop)?;
+            incoming::serve(&mut peer, &world.b.node)
+        });
+        let mut peer = Peer::greet(near, timeout, &Stop::default()).expect("a greeting");
+        let said = script(&mut peer);
+        drop(peer);
+        served.join().expect("no panic").expect("a quiet end");
+        said
+    })
+}
+
+/// What is said that is more than a sign of life.
+fn answer(peer: &mut Peer<UnixStream>) -> Message {
+    loop {
+        match peer.hear().expect("an answer") {
+            Message::Working => {}
+            message => return message,
+        }
+    }
+}
+
+/// The caller of a number has rows that no other has.
+fn own_rows(number: u32) -> Vec<Row> {
+    let rows = number * ROWS_EACH..(number + 1) * ROWS_EACH;
+    let numbered = |(at, row): (usize, u32)| Row { row_id: Some(RowId(at as i64 + 1)), ..object(row, 5) };
+    rows.enumerate().map(numbered).collect()
+}
+
+fn meet(world: &World, number: u32) -> Message {
+    let info = Broker::open(&world.b.dir).and_then(|mut broker| broker.info()).expect("info");
+    let info = ReplicaInfo {
+        id: ReplicaId::new(format!("caller {number}")).expect("an id"),
+        hash: RowHash([number as u8 + 1; 16]),
+        max_row: RowId(i64::from(ROWS_EACH)),
+        ..info
+    };
+    let (place, intent, role) = (world.b.place.clone(), Intent::Agree, Role::Primary);
+    Message::Meet(Box::new(Meet { place, info, intent, role }))
+}
+
+fn met(world: &World, peer: &mut Peer<UnixStream>, number: u32) {
+    peer.say(&meet(world, number)).expect("said");
+    let heard = answer(peer);
+    assert!(matches!(heard, Message::Here { .. }), "{heard:?}");
+}
+
+/// Sends all own rows, with a pause before each message.
+fn send_rows(peer: &mut Peer<UnixStream>, number: u32, pause: Duration) {
+    let rows = own_rows(number);
+    let (one, other) = rows.split_at(rows.len() / 2);
+    for batch in [one, other] {
+        thread::sleep(pause);
+        let through = batch.last().and_then(|row| row.row_id).expect("rows with numbers");
+        peer.say(&Message::Rows { rows: batch.to_vec() }).expect("said");
+        assert_eq!(answer(peer), Message::Took { through });
+    }
+    thread::sleep(pause);
+    let through = RowId(i64::from(ROWS_EACH));
+    peer.say(&Message::RowsDone { through, restart: false, points: vec![] }).expect("said");
+    let heard = answer(peer);
+    assert!(matches!(heard, Message::Settled(_)), "{heard:?}");
+}
+
+fn all_there(world: &World, callers: u32) {
+    let there = world.b.rows().expect("a database");
+    for row in (0..callers).flat_map(own_rows) {
+        assert!(there.contains_key(&row.name), "{} is missing", row.name);
+    }
+    let info = Broker::open(&world.b.dir).and_then(|mut broker| broker.info()).expect("info");
+    assert_eq!(info.count, there.values().filter(|(_, _, deleted)| *deleted == 0).count() as i64);
+}
+
+#[test]
+fn a_peer_that_pauses_finds_its_database_again() {
+    let world = world(LITTLE_BYTES);
+    converse(&world, |peer| {
+        met(&world, peer, 1);
+        send_rows(peer, 1, PAUSE);
+        // And another exchange on the same connection.
+        met(&world, peer, 2);
+    });
+    assert_eq!(world.b.node.answering.left(), LITTLE_BYTES);
+}
+
+#[test]
+fn peers_that_say_nothing_hold_no_memory() {
+    const PEERS: u32 = 8;
+    let world = world(LITTLE_BYTES);
+    let silent = Barrier::new(PEERS as usize + 1);
+    thread::scope(|scope| {
+        for number in 0..PEERS {
+            let (world, silent) = (&world, &silent);
+            scope.spawn(move || {
+                converse(world, |peer| {
+                    met(world, peer, number);
+                    silent.wait();
+                    silent.wait();
+                });
+            });
+        }
+        silent.wait();
+        thread::sleep(PAUSE);
+        assert_eq!(world.b.node.answering.left(), LITTLE_BYTES);
+        silent.wait();
+    });
+}
+
+/// More rows at once than there is memory for by far: all are taken, one after the other where need be.
+#[test]
+fn a_crowd_shares_little_memory_and_nobody_is_refused() {
+    const CALLERS: u32 = 12;
+    let world = world(LITTLE_BYTES);
+    let together = Barrier::new(CALLERS as usize);
+    thread::scope(|scope| {
+        for number in 0..CALLERS {
+            let (world, together) = (&world, &together);
+            scope.spawn(move || {
+                converse(world, |peer| {
+                    met(world, peer, number);
+                    together.wait();
+                    send_rows(peer, number, Duration::ZERO);
+                });
+            });
+        }
+    });
+    all_there(&world, CALLERS);
+    assert_eq!(world.b.node.answering.left(), LITTLE_BYTES);
+}
+
+#[test]
+fn who_waits_for_memory_is_told_so_for_as_long_as_it_takes() {
+    let world = world(LITTLE_BYTES);
+    let stop = Stop::default();
+    let all = world.b.node.answering.take(LITTLE_BYTES, PAUSE, &stop).expect("all is free");
+    converse(&world, |peer| {
+        let begun = Instant::now();
+        peer.say(&meet(&world, 1)).expect("said");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_secs(NODE_TIMEOUT_SECS.into()) * 2);
+                drop(all);
+            });
+            let heard = answer(peer);
+            assert!(matches!(heard, Message::Here { .. }), "{heard:?}");
+        });
+        assert!(begun.elapsed() > Duration::from_secs(NODE_TIMEOUT_SECS.into()), "nobody had to wait");
+    });
+}
+
+/// What is announced and does not come takes memory for no longer than a peer may stay silent.
+#[test]
+fn a_message_is_only_read_when_there_is_memory_for_it() {
+    let world = world(LITTLE_BYTES);
+    let frame = wire::encode(&Message::Rows { rows: own_rows(1) });
+    assert!(frame.len() > 16 << 10, "{} bytes are no large message", frame.len());
+    converse(&world, |peer| {
+        met(&world, peer, 1);
+        let stop = Stop::default();
+        // As soon as the database rests all can be had.
+        let all = world.b.node.answering.take(LITTLE_BYTES, Duration::from_secs(2), &stop).expect("in time");
+        peer.say(&Message::Rows { rows: own_rows(1) }).expect("said");
+        thread::sleep(PAUSE);
+        assert_eq!(world.b.rows().expect("a database").len(), 10, "it was merged without memory");
+        drop(all);
+        let through = RowId(i64::from(ROWS_EACH));
+        assert_eq!(answer(peer), Message::Took { through });
+        peer.say(&Message::RowsDone { through, restart: false, points: vec![] }).expect("said");
+        assert!(matches!(answer(peer), Message::Settled(_)));
+    });
+    assert_eq!(world.b.node.answering.left(), LITTLE_BYTES);
+}
