@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_is_lent_and_what_is_there_come_to_the_budget() {
-        for mebibytes in [16, 32, 64, 1024] {
+        for mebibytes in [17, 32, 64, 1024] {
             let budget = mebibytes << 20;
             let Memory { caches, each_way } = Memory::of(budget);
             assert!(caches + 2 * each_way + IDLE_BYTES <= budget);
