@@ -5,19 +5,23 @@
 //! only if nobody else has it open and nothing came in since its rows were merged into the new file; all that is
 //! checked under SQLite's own exclusive lock. In every other case the arrived rows are merged into the old file, in
 //! small transactions, and writers never notice more than that.
+//!
+//! Whoever sent the file may have a disk that spoils what it holds, so before it is written to it is read from end to end.
+//! Meanwhile, on other threads, its blocks go to the disk, and we find out which of our own rows it has already: often all.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use log::{debug, info, warn};
 
 use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::drive::{
-    Drive, DriveError, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, replaced_files,
+    Drive, DriveError, FileStamp, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, replaced_files,
 };
 use crate::hash_path::PartShift;
-use crate::replica::{Direction, ReplicaId, RowId};
+use crate::replica::{Direction, ReplicaId, ReplicaInfo, RowId};
 use crate::timestamp::Timestamp;
 
 /// What an arrival needs to know.
@@ -27,8 +31,8 @@ pub struct Arrival<'a> {
     pub dir: &'a HashDir,
     /// The device's name, for the new id.
     pub device: &'a str,
-    /// The sender's database.
-    pub sender: &'a ReplicaId,
+    /// What the sender's database says of itself.
+    pub sender: &'a ReplicaInfo,
     /// The greatest row number ever given in the sender's file.
     pub max_row: RowId,
 }
@@ -36,6 +40,8 @@ pub struct Arrival<'a> {
 /// Why an arrived file could not be put to use. It is gone; the database is as it was.
 #[derive(Debug)]
 pub enum ArrivalError {
+    /// The arrived file is no sound database of this container.
+    Unsound(BrokerError),
     /// The arrived file, or our own database.
     Broker(BrokerError),
     /// The drive.
@@ -49,6 +55,7 @@ pub enum ArrivalError {
 impl fmt::Display for ArrivalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ArrivalError::Unsound(error) => write!(f, "the file is no sound database: {error}"),
             ArrivalError::Broker(error) => error.fmt(f),
             ArrivalError::Drive(error) => error.fmt(f),
             ArrivalError::Install(error) => error.fmt(f),
@@ -80,6 +87,13 @@ impl From<InstallError> for ArrivalError {
     }
 }
 
+/// Rows of ours that the arrived file has: those of the file with this inode and id, up to this number.
+struct Shared {
+    inode: u64,
+    id: ReplicaId,
+    last: RowId,
+}
+
 /// Called between steps; `false` gives up.
 pub type Tick<'a> = &'a mut dyn FnMut() -> bool;
 
@@ -89,17 +103,15 @@ impl Arrival<'_> {
     /// # Errors
     /// [`ArrivalError`]; nothing was installed then.
     pub fn take_place(&self, staged: Staged, file_name: &str, tick: Tick) -> Result<(), ArrivalError> {
-        {
-            let mut arrived = Broker::open_file(staged.path())?;
-            self.make_ours(&mut arrived)?;
-        }
+        self.check(&staged, || Ok(()))?;
+        self.make_ours(&mut Broker::open_file(staged.path())?)?;
         let staged = staged.sync()?;
         let lock = self.dir.lock(LOCK_TIMEOUT)?;
         match staged.install_new(self.dir, file_name, &lock) {
             Ok(()) => Ok(()),
             Err(InstallError::Taken { unused, .. }) => {
                 drop(lock);
-                self.merge(unused, tick)
+                self.merge_checked(unused, None, tick)
             }
             Err(error) => Err(error.into()),
         }
@@ -110,7 +122,15 @@ impl Arrival<'_> {
     /// # Errors
     /// [`ArrivalError`]; what was merged until then stays merged.
     pub fn merge(&self, staged: Staged, tick: Tick) -> Result<(), ArrivalError> {
-        match self.replace(staged, tick)? {
+        let shared = self.check(&staged, || match self.replaceable()? {
+            Some(path) => self.shared(&path, &staged, tick).map(Some),
+            None => Ok(None),
+        })?;
+        self.merge_checked(staged, shared, tick)
+    }
+
+    fn merge_checked(&self, staged: Staged, shared: Option<Shared>, tick: Tick) -> Result<(), ArrivalError> {
+        match self.replace(staged, shared, tick)? {
             None => Ok(()),
             Some(staged) => {
                 debug!("{}: a whole file is merged in place", self.dir.dir().display());
@@ -119,32 +139,84 @@ impl Arrival<'_> {
         }
     }
 
-    /// Gives the arrived file our own rows and lets it take our file's place; gives it back if that cannot be done
-    /// safely.
-    fn replace(&self, mut staged: Staged, tick: Tick) -> Result<Option<Staged>, ArrivalError> {
-        let mut ours = Broker::open(self.dir)?;
-        let info = ours.info()?;
-        if info.sharding_required || self.dir.db_files().map_err(io_in(self.dir.dir()))?.len() != 1 {
-            return Ok(Some(staged));
-        }
-        let Some(path) = self.dir.in_charge().map_err(io_in(self.dir.dir()))? else {
-            return Ok(Some(staged));
+    /// Checks that an arrived file is a database of this container and holds together, and begins to put it on the disk;
+    /// and does something else `meanwhile`, which must not write to it.
+    fn check<T>(
+        &self,
+        staged: &Staged,
+        meanwhile: impl FnOnce() -> Result<T, ArrivalError>,
+    ) -> Result<T, ArrivalError> {
+        let verify = || {
+            let mut arrived = Broker::open_file(staged.path())?;
+            arrived.verify(&self.sender.account, &self.sender.container)?;
+            arrived.info()
         };
-        {
-            // Somebody has it open: he would be left with a file that has no name.
-            let live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
-            drop(ours);
-            if live.open_elsewhere() {
-                return Ok(Some(staged));
+        thread::scope(|scope| {
+            let verified = scope.spawn(verify);
+            let synced = scope.spawn(|| staged.file().sync_all());
+            let done = meanwhile();
+            join(verified).map_err(ArrivalError::Unsound)?;
+            join(synced).map_err(io_in(staged.path()))?;
+            done
+        })
+    }
+
+    /// Our database's file, if it may give way to another: not while it is being sharded, nor while somebody has it open,
+    /// who would be left with a file that has no name.
+    fn replaceable(&self) -> Result<Option<PathBuf>, ArrivalError> {
+        let info = Broker::open(self.dir)?.info()?;
+        if info.sharding_required || self.dir.db_files().map_err(io_in(self.dir.dir()))?.len() != 1 {
+            return Ok(None);
+        }
+        let Some(path) = self.dir.in_charge().map_err(io_in(self.dir.dir()))? else { return Ok(None) };
+        let open = LiveFile::open_read_write(&path).map_err(io_in(&path))?.open_elsewhere();
+        Ok((!open).then_some(path))
+    }
+
+    /// Opens our database, and says what its file was like before.
+    fn open_ours(&self, path: &Path) -> Result<(Broker, FileStamp), ArrivalError> {
+        Broker::open(self.dir)?.flush_pending()?;
+        let stamp = LiveFile::open_read(path).and_then(|live| live.stamp()).map_err(io_in(path))?;
+        Ok((Broker::open(self.dir)?, stamp))
+    }
+
+    /// How many of our rows the arrived file has as well, from the first to one that it may lack.
+    fn shared(&self, path: &Path, staged: &Staged, tick: Tick) -> Result<Shared, ArrivalError> {
+        let (mut ours, stamp) = self.open_ours(path)?;
+        let mut arrived = Broker::open_file(staged.path())?;
+        let mut shared = Shared { inode: stamp.inode, id: ours.info()?.id, last: RowId::NONE };
+        loop {
+            let (rows, seen) =
+                ours.rows_lacking_in(&mut arrived, shared.last, ROWS_SEEN_AT_ONCE, BYTES_AT_ONCE)?;
+            if seen == shared.last || !rows.is_empty() {
+                return Ok(shared);
+            }
+            shared.last = seen;
+            if !tick() {
+                return Err(ArrivalError::GivenUp);
             }
         }
-        let mut last = RowId::NONE;
+    }
+
+    /// Gives the arrived file those of our own rows that it lacks and lets it take our file's place; gives it back if that
+    /// cannot be done safely.
+    fn replace(
+        &self,
+        mut staged: Staged,
+        mut shared: Option<Shared>,
+        tick: Tick,
+    ) -> Result<Option<Staged>, ArrivalError> {
+        let Some(path) = self.replaceable()? else { return Ok(Some(staged)) };
         for _ in 0..CATCH_UPS {
-            let mut ours = Broker::open(self.dir)?;
+            let (mut ours, before) = self.open_ours(&path)?;
             let mut arrived = Broker::open_file(staged.path())?;
-            ours.flush_pending()?;
-            let before = LiveFile::open_read(&path).and_then(|live| live.stamp()).map_err(io_in(&path))?;
-            last = copy_rows(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
+            let (inode, id) = (before.inode, ours.info()?.id);
+            // Of a file that is another by now nothing is known.
+            let last =
+                shared.filter(|shared| (shared.inode, &shared.id) == (inode, &id)).map(|shared| shared.last);
+            let last = last.unwrap_or(RowId::NONE);
+            let last = copy_rows(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
+            shared = Some(Shared { inode, id, last });
             let info = ours.info()?;
             let now = Timestamp::at(SystemTime::now());
             arrived.merge_timestamps(&info.created_at, &info.put_timestamp, &info.delete_timestamp, now)?;
@@ -185,8 +257,8 @@ impl Arrival<'_> {
     /// A file with a history of its own is a database of its own: it gets a new id, knows how far it has come with the
     /// sender's rows, and has the account told of it again.
     fn make_ours(&self, arrived: &mut Broker) -> Result<(), BrokerError> {
-        arrived.new_id(self.sender, fresh_id(self.device))?;
-        arrived.set_sync_point(self.sender, self.max_row, Direction::Incoming)
+        arrived.new_id(&self.sender.id, fresh_id(self.device))?;
+        arrived.set_sync_point(&self.sender.id, self.max_row, Direction::Incoming)
     }
 
     /// Lets go of the replaced file, or takes its late rows if somebody got into it after all.
@@ -205,8 +277,8 @@ impl Arrival<'_> {
         let mut ours = Broker::open(self.dir)?;
         copy_rows(&mut arrived, &mut ours, RowId::NONE, ROWS_AT_ONCE, tick)?;
         ours.merge_sync_points(&arrived.sync_points(Direction::Incoming)?, Direction::Incoming)?;
-        ours.set_sync_point(self.sender, self.max_row, Direction::Incoming)?;
-        ours.set_sync_point(self.sender, RowId::NONE, Direction::Outgoing)?;
+        ours.set_sync_point(&self.sender.id, self.max_row, Direction::Incoming)?;
+        ours.set_sync_point(&self.sender.id, RowId::NONE, Direction::Outgoing)?;
         self.dir.sync().map_err(io_in(self.dir.dir()))?;
         Ok(())
     }
@@ -228,12 +300,19 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
                 return Ok(false);
             }
             let dir = drive.hash_dir(part_shift.partition(&leftover.hash), leftover.hash);
+            let stamp = || {
+                let live = LiveFile::open_read_write(&leftover.path).map_err(io_in(&leftover.path))?;
+                let stamp = live.stamp().map_err(io_in(&leftover.path))?;
+                Ok::<_, ArrivalError>((live, stamp))
+            };
+            let before = stamp()?.1;
             let mut late = Broker::open_file(&leftover.path)?;
             let mut ours = Broker::open(&dir)?;
             copy_rows(&mut late, &mut ours, RowId::NONE, ROWS_AT_ONCE, &mut || true)?;
             drop((late, ours));
-            let live = LiveFile::open_read_write(&leftover.path).map_err(io_in(&leftover.path))?;
-            if live.open_elsewhere() {
+            // Nobody can come for it any more, so if nobody has it and nothing came in, nothing will.
+            let (live, after) = stamp()?;
+            if live.open_elsewhere() || after != before {
                 return Ok(false);
             }
             std::fs::remove_file(&leftover.path).map_err(io_in(&leftover.path))?;
@@ -247,6 +326,11 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
     }
 }
 
+/// What a thread made; if it panicked, so do we.
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Merges all rows after a point from one database into another; returns the last one seen. What comes in meanwhile is
 /// left for another time, or a steady writer would keep us here for ever.
 fn copy_rows(
@@ -257,19 +341,26 @@ fn copy_rows(
     tick: Tick,
 ) -> Result<RowId, ArrivalError> {
     let (mut last, end) = (after, from.max_row()?);
-    loop {
-        if last >= end {
-            return Ok(last);
+    while last < end {
+        let (mut rows, seen) = from.rows_lacking_in(to, last, ROWS_SEEN_AT_ONCE, BYTES_AT_ONCE)?;
+        if seen == last {
+            break;
         }
-        let rows = from.rows_within(last, at_once, BYTES_AT_ONCE)?;
-        let Some(id) = rows.last().and_then(|row| row.row_id) else { return Ok(last) };
-        to.give_way()?;
-        to.merge_rows(rows, None)?;
-        last = id;
+        while !rows.is_empty() {
+            let later = rows.split_off(rows.len().min(at_once));
+            to.give_way()?;
+            to.merge_rows(rows, None)?;
+            rows = later;
+            if !tick() {
+                return Err(ArrivalError::GivenUp);
+            }
+        }
+        last = seen;
         if !tick() {
             return Err(ArrivalError::GivenUp);
         }
     }
+    Ok(last)
 }
 
 fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
@@ -278,6 +369,8 @@ fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
 
 /// What the rows of one transaction may come to.
 const BYTES_AT_ONCE: usize = 1 << 20;
+/// Rows looked at in one go: a few MiB, if all of them have to be merged.
+const ROWS_SEEN_AT_ONCE: usize = 5000;
 /// Rows in one transaction on a file that nobody else waits for: a few MiB of them.
 const ROWS_AT_ONCE_PRIVATELY: usize = 5000;
 /// Rows in one transaction: few enough that a writer who waits for it hardly notices.

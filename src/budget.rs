@@ -5,6 +5,26 @@
 //! do and the most that is of use, and gets half of what is left, within these two: one alone has much, the next less,
 //! and nobody has so much that there is none for who comes after him. Who finds less than the least waits, and those who
 //! wait are served in the order in which they came, so that much is not put off for ever by little.
+//!
+//! # Why nobody waits for ever
+//!
+//! A transfer takes memory at both ends, so agents wait for each other, and two that each hold what the other waits for
+//! would do so for ever. They cannot, by three rules:
+//!
+//! 1. There are two budgets a node, one for work that calls and one for work that answers, and memory of the second is
+//!    waited for only on behalf of a caller. A caller has what it needs of the first before it says anything that makes
+//!    the answerer take more than it takes to look at a database.
+//! 2. Nobody waits for a budget with a share of that same budget in hand: what is to grow is given back first.
+//! 3. Who answers lets go of its share whenever the caller has nothing to say for a moment, be it that the caller waits
+//!    for memory itself. Only a file on its way keeps its share, and its caller has all that it will ever ask for.
+//!
+//! So order all shares as: calling before answering. A caller that waits for its own budget holds nothing, here by the
+//! second rule and at the peer by the third. An answerer that waits holds nothing either. Whoever does hold a share waits,
+//! if at all, for an answerer's: and those who hold that wait for nobody but a caller who has all it needs. There is no
+//! circle, however many agents there are; and as the queues are served in order, everybody has his turn as soon as those
+//! before him are done, or have been silent for longer than a peer may be.
+//!
+//! What is only of use and not needed ([`Budget::take_spare`]) is never waited for, and so stands outside of this.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -85,6 +105,16 @@ impl Budget {
         self.take(bytes, Duration::ZERO, stop)
     }
 
+    /// Takes `bytes` if they are to spare: for what is only the better for them.
+    pub fn take_spare(&self, bytes: u64) -> Option<Share> {
+        let mut state = self.0.lock();
+        if !state.queue.is_empty() {
+            return None;
+        }
+        state.left = state.left.checked_sub(bytes)?;
+        Some(Share { bytes, from: self.0.clone() })
+    }
+
     /// How much is not taken.
     pub fn left(&self) -> u64 {
         self.0.lock().left
@@ -137,6 +167,17 @@ mod tests {
         drop(share);
         assert!(budget.take(3, SOON, &stop).is_some());
         assert_eq!(budget.left(), 10);
+    }
+
+    #[test]
+    fn spare_bytes_are_not_waited_for() {
+        let budget = Budget::new(10);
+        let share = budget.take_spare(8).expect("there is enough");
+        assert!(budget.take_spare(3).is_none());
+        assert!(budget.take_spare(2).is_some());
+        drop(share);
+        assert!(budget.take_spare(10).is_some());
+        assert!(budget.take_spare(11).is_none(), "not even all there is");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! swiftlet keeps the replicas of Swift's container databases in agreement.
 //!
 //! One pass, from top to bottom: the configuration says which rings and drives are ours ([`config`], [`ring`],
-//! [`drive`]); the [`scan`] finds the databases on them; [`pass`] hands each to a worker; [`replicator`] takes it to
-//! each of its peers, through [`outgoing`] here and [`incoming`] there, which let the two halves of the conversation
+//! [`drive`]); [`pass`] has each drive walked ([`scan`]) beside its [`ledger`], and a [`survey`] of the two tells what
+//! changed; a worker has a [`look`] into that; then peers are asked for what they have, in sums, and [`replicator`] takes
+//! each database that differs to them, through [`outgoing`] here and [`incoming`] there, which let the two halves of the conversation
 //! ([`protocol`]) talk over a [`peer`]. What they say of their databases comes from the [`broker`]; what is cheapest
 //! to ship is chosen by [`strategy`]; blocks of a file travel as a [`delta`]. Each adds to a [`tally`], and [`report`] tells what came of it.
 //!
@@ -21,11 +22,14 @@ pub mod peer;
 pub mod protocol;
 pub mod strategy;
 pub mod delta;
+pub mod survey;
+pub mod look;
 pub mod scan;
 pub mod arrival;
 pub mod broker;
 pub mod merge;
 pub mod node;
+pub mod ledger;
 pub mod drive;
 pub mod ring;
 pub mod config;

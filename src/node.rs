@@ -1,15 +1,17 @@
 //! What one agent knows of the node it runs on: its configuration, the ring, which devices are its own, and the
 //! memory that all its work shares.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::error;
+use log::{error, warn};
 
 use crate::budget::Budget;
 use crate::config::{self, Config};
 use crate::drive::{DeviceName, Drive, DriveError};
+use crate::ledger::{Ledger, Terms};
 use crate::ring::{Device, Ring, RingError, RingWatch};
 use crate::stop::Stop;
 
@@ -22,12 +24,15 @@ pub struct Node {
     pub calling: Budget,
     /// Memory of work that answers peers.
     pub answering: Budget,
-    /// What SQLite may keep of all databases together, in bytes.
+    /// What SQLite may keep of all databases together, in bytes, and what of that is to spare for large merges.
     pub caches_bytes: u64,
+    /// See there.
+    pub caches: Budget,
     /// The wish to stop.
     pub stop: Stop,
     my_addresses: Vec<String>,
     ring: Mutex<RingWatch>,
+    ledgers: Mutex<HashMap<DeviceName, Option<Arc<Ledger>>>>,
 }
 
 /// Why an agent cannot run here.
@@ -80,9 +85,11 @@ impl Node {
             calling: Budget::new(memory.each_way),
             answering: Budget::new(memory.each_way),
             caches_bytes: memory.caches,
+            caches: Budget::new(memory.caches),
             stop,
             my_addresses,
             ring: Mutex::new(ring),
+            ledgers: Mutex::default(),
             config,
         })
     }
@@ -126,6 +133,36 @@ impl Node {
     pub fn drive(&self, name: &DeviceName) -> Result<Drive, DriveError> {
         Drive::open(&self.config.devices, name, self.config.mount_check)
     }
+
+    /// The ledger of a drive, under the terms of a ring; `None` if it can have none, which is told when that begins.
+    pub fn ledger(&self, drive: &Drive, ring: &Ring) -> Option<Arc<Ledger>> {
+        let terms = Terms {
+            part_shift: ring.part_shift(),
+            reclaim_age: self.config.reclaim_age,
+            full_check_interval: self.config.agent.full_check_interval,
+        };
+        let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = ledgers.get(drive.name());
+        if let Some(Some(ledger)) = known {
+            if ledger.terms() == terms && ledger.is_of(drive) {
+                return Some(ledger.clone());
+            }
+        }
+        match Ledger::open(drive, terms) {
+            Ok(ledger) => {
+                let ledger = Arc::new(ledger);
+                ledgers.insert(drive.name().clone(), Some(ledger.clone()));
+                Some(ledger)
+            }
+            Err(error) => {
+                if !matches!(known, Some(None)) {
+                    warn!("{error}");
+                }
+                ledgers.insert(drive.name().clone(), None);
+                None
+            }
+        }
+    }
 }
 
 /// How `agent_memory_budget` is divided.
@@ -138,12 +175,12 @@ struct Memory {
 }
 
 impl Memory {
-    /// Whatever an agent has while it does nothing is not to be lent; of the rest SQLite gets a quarter. Too small a
-    /// budget is exceeded, but no further than it takes to ship one database at a time each way.
+    /// Whatever an agent has while it does nothing is not to be lent; of the rest SQLite gets five parts of twelve. Too
+    /// small a budget is exceeded, but no further than it takes to ship one database at a time each way.
     fn of(budget_bytes: u64) -> Memory {
-        let work = budget_bytes.saturating_sub(IDLE_BYTES).max(3 * TRANSFER_BYTES);
-        let caches = work / 4;
-        Memory { caches, each_way: (work - caches) / 2 }
+        let work = budget_bytes.saturating_sub(IDLE_BYTES).max(4 * TRANSFER_BYTES);
+        let each_way = work / 24 * 7;
+        Memory { caches: work - 2 * each_way, each_way }
     }
 }
 
@@ -162,11 +199,10 @@ mod tests {
 
     #[test]
     fn what_is_lent_and_what_is_there_come_to_the_budget() {
-        for mebibytes in [17, 32, 64, 1024] {
+        for mebibytes in [20, 32, 64, 1024] {
             let budget = mebibytes << 20;
             let Memory { caches, each_way } = Memory::of(budget);
-            assert!(caches + 2 * each_way + IDLE_BYTES <= budget);
-            assert!(caches + 2 * each_way + IDLE_BYTES > budget - 4);
+            assert_eq!(caches + 2 * each_way + IDLE_BYTES, budget);
         }
     }
 

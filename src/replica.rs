@@ -77,9 +77,16 @@ impl RowHash {
 
 impl fmt::Display for RowHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Every etag goes through here.
+        let mut text = [0; 32];
+        for (digits, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            digits.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        f.write_str(std::str::from_utf8(&text).expect("hex digits are ASCII"))
     }
 }
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 impl fmt::Debug for RowHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,6 +127,13 @@ pub struct Row {
     pub ctype_timestamp: Option<String>,
     /// Overrides the metadata time of `created_at`; likewise.
     pub meta_timestamp: Option<String>,
+}
+
+impl Row {
+    /// What its texts take.
+    pub fn text_bytes(&self) -> usize {
+        self.name.len() + self.created_at.len() + self.content_type.len() + self.etag.len()
+    }
 }
 
 /// How far one database has got with the rows of another.

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, error, info, warn};
 
@@ -17,10 +17,12 @@ use crate::broker::{Broker, BrokerError};
 use crate::drive::{DeviceName, Drive, FileStamp, HashDir, LiveFile};
 use crate::hash_path::Partition;
 use crate::incoming::quarantine;
+use crate::ledger::{Entry, Ledger, PartitionSet};
+use crate::look::{Looked, look, seconds, sum_up};
 use crate::node::Node;
-use crate::outgoing::{ExchangeError, Exchanged, Forecast, Subject};
+use crate::outgoing::{self, Compared, ExchangeError, Exchanged, Forecast, Pair, Subject};
 use crate::peer::{Peer, PeerError};
-use crate::protocol::message::{Intent, Place, Refusal, Role};
+use crate::protocol::message::{Agreed, Intent, Place, Refusal, Role};
 use crate::protocol::sender::Outcome;
 use crate::replica::{ReplicaInfo, RowId};
 use crate::ring::{Device, DeviceId, Ring};
@@ -77,8 +79,8 @@ pub struct Found<'a> {
 
 /// How one target fared.
 enum Fate {
-    /// The exchange ended; the peer may or may not hold everything now.
-    Done(Outcome),
+    /// The exchange ended; the peer may or may not hold everything now. It may be that all we knew of it was wrong.
+    Done { outcome: Outcome, restarted: bool },
     /// It did not.
     Failed,
     /// It did not, because our own database turned out to be damaged. It is in quarantine now.
@@ -96,26 +98,158 @@ impl<'a> Replicator<'a> {
         Replicator { node, ring, absent, dry_run, peers: HashMap::new(), other_rings: HashSet::new() }
     }
 
-    /// Does all that a pass does for one database, and counts it. Nothing that goes wrong here goes further.
+    /// Does all that a pass does for one database, with all its peers, and counts it. Nothing that goes wrong here goes
+    /// further.
     pub fn replicate(&mut self, found: &Found, tally: &mut Tally) {
         tally.attempted += 1;
         debug!("Replicating db {}", found.dir.dir().display());
-        let opened = Broker::open(found.dir).and_then(|mut broker| {
-            if self.dry_run.is_none() {
-                let (now, age) = (seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64());
-                broker.reclaim(now - age, now - 2.0 * age)?;
-                self.reclaim_tmp(found.dir);
-            }
-            let info = broker.info()?;
-            Ok((broker, info))
-        });
-        let (broker, info) = match opened {
-            Ok(opened) => opened,
+        let mut looked = match self.open(found, None, tally) {
+            Ok(looked) => looked,
             // It was there when the scan came by; somebody removed it. That is no failure.
             Err(BrokerError::Missing) => return,
             Err(error) => return self.cannot_read(found, &error, tally),
         };
-        if self.node.config.salt.hash(&info.account, Some(&info.container), None) != found.dir.hash() {
+        if !self.belongs(found, &looked.info, tally) {
+            return;
+        }
+        match looked.is_reclaimable(&self.node.config) {
+            Ok(false) => self.with_peers(found, looked, tally),
+            Ok(true) => drop(self.reclaim_deleted(found, looked, tally)),
+            Err(error) => self.cannot_read(found, &error, tally),
+        }
+    }
+
+    /// Looks into a database of which the ledger has an entry, or has none, before any peer is asked. Returns what the
+    /// ledger is to remember: `Some(None)` is to forget it, `None` to leave things as they are. Where it was `due`, its
+    /// peers are to be met whatever their sums say.
+    pub fn look(
+        &mut self,
+        found: &Found,
+        known: Option<Entry>,
+        due: bool,
+        tally: &mut Tally,
+    ) -> Option<Option<Entry>> {
+        tally.attempted += 1;
+        debug!("Looking into db {}", found.dir.dir().display());
+        let mut looked = match self.open(found, known.clone(), tally) {
+            Ok(looked) => looked,
+            Err(BrokerError::Missing) => return Some(None),
+            Err(error) => {
+                self.cannot_read(found, &error, tally);
+                return Some(known.filter(|_| !error.is_damage()).map(|entry| Entry { seen: None, ..entry }));
+            }
+        };
+        if !self.belongs(found, &looked.info, tally) {
+            return Some(None);
+        }
+        let introduce = looked.entry.introduce || due;
+        let entry = Entry { introduce, ..looked.entry.clone() };
+        match looked.is_reclaimable(&self.node.config) {
+            Ok(false) => Some(Some(entry)),
+            Ok(true) => Some((!self.reclaim_deleted(found, looked, tally)).then_some(entry)),
+            Err(error) => {
+                self.cannot_read(found, &error, tally);
+                Some((!error.is_damage()).then_some(Entry { seen: None, ..entry }))
+            }
+        }
+    }
+
+    /// Takes a database to those of its peers that, by its entry, do not have the same.
+    pub fn settle(&mut self, found: &Found, entry: Entry, tally: &mut Tally) -> Settled {
+        debug!("Replicating db {}", found.dir.dir().display());
+        let partition = self.ring.part_shift().partition(&found.dir.hash());
+        let peers = targets(self.ring, partition, found.device).into_iter().map(|target| target.id);
+        let targets: Vec<DeviceId> = peers.filter(|peer| !entry.agrees_with(*peer)).collect();
+        let mut looked = match self.open(found, Some(entry.clone()), tally) {
+            Ok(looked) => looked,
+            Err(BrokerError::Missing) => return Settled { targets, entry: Some(None) },
+            Err(error) => {
+                self.cannot_read(found, &error, tally);
+                return Settled { targets, entry: Some(Some(Entry { seen: None, ..entry })) };
+            }
+        };
+        match looked.is_reclaimable(&self.node.config) {
+            Ok(false) => {}
+            // It is nobody's business any more; the next look removes it.
+            Ok(true) => return Settled { targets: vec![], entry: None },
+            Err(error) => {
+                self.cannot_read(found, &error, tally);
+                return Settled { targets, entry: Some(None) };
+            }
+        }
+        let Looked { mut broker, info, entry } = looked;
+        let only: BTreeSet<DeviceId> = targets.iter().copied().collect();
+        let errand =
+            Errand { partition, intent: Intent::Agree, known: &entry, only: Some(&only), proven: None };
+        let sent = self.send_to_all(found, &mut broker, &info, &errand, tally);
+        let mut entry = entry;
+        sent.restarted.iter().for_each(|target| entry.forget(*target));
+        let met = entry.introduce && sent.delivered.len() == targets.len();
+        let entry = match sum_up(&self.node.config, found.dir, &mut broker, Some(entry.clone())) {
+            Ok((_, entry)) if met => Entry { introduce: false, met_row: entry.max_row, ..entry },
+            Ok((_, entry)) => entry,
+            Err(_) => Entry { seen: None, ..entry },
+        };
+        Settled { targets, entry: Some(Some(entry)) }
+    }
+
+    /// Asks a peer whether its databases of the partitions shared with it are the same as ours. What agrees and what does
+    /// not is in the ledger afterwards.
+    pub fn compare(
+        &mut self,
+        ledger: &Ledger,
+        shared: &PartitionSet,
+        ours: DeviceId,
+        target: &Device,
+        tally: &mut Tally,
+    ) -> Comparison {
+        let Some((whom, device, address)) = self.way_to(target) else { return Comparison::Failed };
+        let part_shift = self.ring.part_shift();
+        let pair = Pair { ours, theirs: target.id, device, part_shift, shared };
+        let asked = self.talk(&address, tally, |peer| Ok(outgoing::compare(peer, ledger, &pair)?));
+        match asked {
+            None => Comparison::Failed,
+            Some(Err(error)) => {
+                self.lost(&whom, address, error);
+                Comparison::Failed
+            }
+            Some(Ok(Compared::Refused(refusal @ (Refusal::NoLedger | Refusal::NotMounted)))) => {
+                debug!("{whom} cannot be compared with: {refusal}");
+                Comparison::Refused
+            }
+            // What it agreed with so far it still does, as far as anybody knows; what it did not is taken there.
+            Some(Ok(Compared::Refused(refusal @ (Refusal::Busy | Refusal::TooMany)))) => {
+                debug!("{whom} cannot be compared with now: {refusal}");
+                Comparison::Made
+            }
+            Some(Ok(Compared::Refused(refusal))) => {
+                error!("ERROR syncing with {whom}: it refused, {refusal}");
+                Comparison::Failed
+            }
+            Some(Ok(Compared::Told { alike, differing })) => {
+                debug!("{whom} has {alike} databases as they are here, {differing} otherwise");
+                Comparison::Made
+            }
+        }
+    }
+
+    /// Opens a database and looks what is in it; not in a dry run, it forgets what is old.
+    fn open(&self, found: &Found, known: Option<Entry>, tally: &mut Tally) -> Result<Looked, BrokerError> {
+        tally.opened += 1;
+        let config = &self.node.config;
+        if self.dry_run.is_none() {
+            return look(config, found.dir, known);
+        }
+        let mut broker = Broker::open(found.dir)?;
+        let (info, entry) = sum_up(config, found.dir, &mut broker, known)?;
+        Ok(Looked { broker, info, entry })
+    }
+
+    /// Is its directory that of its name? Else that is told and counted.
+    fn belongs(&self, found: &Found, info: &ReplicaInfo, tally: &mut Tally) -> bool {
+        let belongs =
+            self.node.config.salt.hash(&info.account, Some(&info.container), None) == found.dir.hash();
+        if !belongs {
             error!(
                 "{}: the database of {}/{} does not belong into a directory of this hash; are the hash prefix and \
                  suffix in swift.conf this cluster's?",
@@ -124,17 +258,8 @@ impl<'a> Replicator<'a> {
                 info.container
             );
             self.fail_primaries(found.partition, tally);
-            return;
         }
-        self.with_peers(found, broker, info, tally);
-    }
-
-    /// Unlinks databases that were never finished.
-    fn reclaim_tmp(&self, dir: &HashDir) {
-        let oldest = SystemTime::now().checked_sub(self.node.config.reclaim_age).unwrap_or(UNIX_EPOCH);
-        if let Err(error) = dir.reclaim_tmp(oldest) {
-            warn!("{}: cannot reclaim old files: {error}", dir.dir().display());
-        }
+        belongs
     }
 
     /// Counts a failure for each device that should have a replica, and moves a damaged database away.
@@ -157,7 +282,8 @@ impl<'a> Replicator<'a> {
         }
     }
 
-    fn with_peers(&mut self, found: &Found, mut broker: Broker, info: ReplicaInfo, tally: &mut Tally) {
+    fn with_peers(&mut self, found: &Found, looked: Looked, tally: &mut Tally) {
+        let Looked { mut broker, mut info, entry } = looked;
         let partition = self.ring.part_shift().partition(&found.dir.hash());
         let misplaced = found.partition != Some(partition);
         if misplaced {
@@ -168,18 +294,13 @@ impl<'a> Replicator<'a> {
                 found.dir.dir().display()
             );
         }
-        match broker.is_reclaimable(seconds(SystemTime::now()), self.node.config.reclaim_age.as_secs_f64()) {
-            Ok(false) => {}
-            Ok(true) => return self.reclaim_deleted(found, broker, &info, tally),
-            Err(error) => return self.cannot_read(found, &error, tally),
-        }
         let primaries = self.ring.primaries(partition);
         let at_home = primaries.iter().position(|device| device.id == found.device.id).filter(|_| !misplaced);
         let intent = if at_home.is_some() { Intent::Agree } else { Intent::Leave };
-        let mut info = info;
         let mut proven = None;
         for round in 0.. {
-            let sent = self.send_to_all(found, &mut broker, &info, partition, intent, tally, proven.as_ref());
+            let errand = Errand { partition, intent, known: &entry, only: None, proven: proven.as_ref() };
+            let sent = self.send_to_all(found, &mut broker, &info, &errand, tally);
             if at_home.is_some() || self.dry_run.is_some() || !self.may_remove(&sent, &info) {
                 break;
             }
@@ -212,11 +333,13 @@ impl<'a> Replicator<'a> {
         }
     }
 
-    /// Removes a database that was deleted long ago, if its account knows it to be gone. It is not for replication either
-    /// way.
-    fn reclaim_deleted(&self, found: &Found, mut broker: Broker, info: &ReplicaInfo, tally: &mut Tally) {
+    /// Removes a database that was deleted long ago, if its account knows it to be gone, and says whether it did. It is not
+    /// for replication either way.
+    fn reclaim_deleted(&self, found: &Found, looked: Looked, tally: &mut Tally) -> bool {
+        let Looked { mut broker, info, .. } = looked;
         if let Some(say) = self.dry_run {
-            return say(format!("{}/{}: deleted long ago, would be removed", info.account, info.container));
+            say(format!("{}/{}: deleted long ago, would be removed", info.account, info.container));
+            return false;
         }
         let removed = || -> Result<bool, Box<dyn std::error::Error>> {
             let seen = stamp(found.dir)?;
@@ -231,37 +354,44 @@ impl<'a> Replicator<'a> {
             Ok(true) => {
                 debug!("Successfully deleted db {}", found.dir.dir().display());
                 tally.remove += 1;
+                return true;
             }
             Ok(false) => {}
             Err(error) => error!("cannot remove {}: {error}", found.dir.dir().display()),
         }
+        false
     }
 
     /// Takes the database to each target in turn. Not the first time, the targets were counted before, and some have
     /// `proven` to hold what it was then.
-    #[allow(clippy::too_many_arguments)]
     fn send_to_all<'r>(
         &mut self,
         found: &Found,
         broker: &mut Broker,
         info: &ReplicaInfo,
-        partition: Partition,
-        intent: Intent,
+        errand: &Errand,
         tally: &mut Tally,
-        proven: Option<&BTreeSet<DeviceId>>,
     ) -> Sent<'r>
     where
         'a: 'r,
     {
         let ring = self.ring;
+        let (partition, proven) = (errand.partition, errand.proven);
         let mut targets = targets(ring, partition, found.device);
+        targets.retain(|target| errand.only.is_none_or(|only| only.contains(&target.id)));
         if targets.is_empty() && found.partition != Some(partition) {
             // The one place where it belongs is this device, in another directory.
             targets.extend(ring.device(found.device.id));
         }
         let primaries = targets.len();
         let mut handoffs = ring.handoffs(partition);
-        let mut sent = Sent { targets: vec![], delivered: BTreeSet::new(), calls: 0, stands_in: false };
+        let mut sent = Sent {
+            targets: vec![],
+            delivered: BTreeSet::new(),
+            calls: 0,
+            restarted: vec![],
+            stands_in: false,
+        };
         let mut again = Tally::default();
         let mut at = 0;
         while at < targets.len() {
@@ -269,9 +399,7 @@ impl<'a> Replicator<'a> {
             let role = if at < primaries { Role::Primary } else { Role::Handoff };
             at += 1;
             let counted = if proven.is_some() { &mut again } else { &mut *tally };
-            let proven_here = proven.is_some_and(|proven| proven.contains(&target.id));
-            let fate =
-                self.send_to(found, broker, info, partition, intent, role, target, proven_here, counted);
+            let fate = self.send_to(found, broker, info, errand, role, target, counted);
             sent.calls += 1;
             let failed = match &fate {
                 Fate::Failed => true,
@@ -283,14 +411,17 @@ impl<'a> Replicator<'a> {
                     at = targets.len();
                     true
                 }
-                Fate::Done(outcome) => {
+                Fate::Done { outcome, restarted } => {
+                    if *restarted {
+                        sent.restarted.push(target.id);
+                    }
                     if outcome.delivered() {
                         sent.delivered.insert(target.id);
                     }
                     matches!(outcome, Outcome::Refused(_))
                 }
             };
-            if matches!(fate, Fate::Done(Outcome::Refused(Refusal::NotMounted))) {
+            if matches!(fate, Fate::Done { outcome: Outcome::Refused(Refusal::NotMounted), .. }) {
                 match handoffs.next() {
                     // We are the one that stands in for the dead device.
                     Some(handoff) if handoff.id == found.device.id => sent.stands_in = true,
@@ -319,61 +450,84 @@ impl<'a> Replicator<'a> {
         found: &Found,
         broker: &mut Broker,
         info: &ReplicaInfo,
-        partition: Partition,
-        intent: Intent,
+        errand: &Errand,
         role: Role,
         target: &Device,
-        proven: bool,
         tally: &mut Tally,
     ) -> Fate {
+        let Some((whom, device, address)) = self.way_to(target) else { return Fate::Failed };
+        let place = Place { device, partition: errand.partition, hash: found.dir.hash() };
+        let (node, drive, dir) = (self.node, found.drive, found.dir);
+        let proven = errand.proven.is_some_and(|proven| proven.contains(&target.id));
+        let agreed = errand.known.agreement(target.id);
+        let agreed = agreed.map(|agreement| Agreed { state: agreement.state, row: agreement.row });
+        let ours = found.device.id;
+        let mut subject = Subject { node, drive, dir, broker, info, proven, ours, agreed };
+        let dry_run = self.dry_run.is_some();
+        let ended = self.talk(&address, tally, |peer| match dry_run {
+            false => subject.exchange(peer, place.clone(), errand.intent, role).map(Ended::Exchanged),
+            true => subject.forecast(peer, place.clone(), role).map(Ended::Forecast),
+        });
+        match ended {
+            None => Fate::Failed,
+            Some(Ok(ended)) => self.count(&whom, info, ended, tally),
+            Some(Err(ExchangeError::Broker(reason))) if reason.is_damage() && self.dry_run.is_none() => {
+                error!("ERROR reading db {}: {reason}", found.dir.dir().display());
+                quarantine(found.dir, &reason);
+                Fate::Damaged
+            }
+            Some(Err(error)) => self.lost(&whom, address, error),
+        }
+    }
+
+    /// What a device is called in the log, its name, and the address of its agent; `None`, and told, if it can have none.
+    fn way_to(&self, target: &Device) -> Option<(String, DeviceName, (String, u16))> {
         let whom = format!("{}:{}/{}", target.replication_ip, target.replication_port, target.name);
         let Some(device) = DeviceName::new(target.name.as_str()) else {
             error!("ERROR syncing with {whom}: the ring gives its device an impossible name");
-            return Fate::Failed;
+            return None;
         };
         let Some(port) = self.node.config.peer_port(target.replication_port) else {
             error!("ERROR syncing with {whom}: its port and agent_port_offset make no port");
-            return Fate::Failed;
+            return None;
         };
-        let address = (target.replication_ip.clone(), port);
-        if self.absent.is(&address) {
-            debug!("{whom} did not answer a moment ago, not asked again");
-            return Fate::Failed;
+        Some((whom, device, (target.replication_ip.clone(), port)))
+    }
+
+    /// Talks to the agent at an address, over a connection kept from before if there is one; `None` if it did not answer a
+    /// moment ago. A connection that was kept may have been closed meanwhile, and then it is called anew.
+    fn talk<T>(
+        &mut self,
+        address: &(String, u16),
+        tally: &mut Tally,
+        mut talk: impl FnMut(&mut Peer<TcpStream>) -> Result<T, ExchangeError>,
+    ) -> Option<Result<T, ExchangeError>> {
+        if self.absent.is(address) {
+            debug!("{}:{} did not answer a moment ago, not asked again", address.0, address.1);
+            return None;
         }
-        let place = Place { device, partition, hash: found.dir.hash() };
-        let mut subject =
-            Subject { node: self.node, drive: found.drive, dir: found.dir, broker, info, proven };
-        // A connection kept from the database before may have been closed meanwhile; a fresh one may not.
         loop {
-            let (mut peer, kept) = match self.peers.remove(&address) {
+            let (mut peer, kept) = match self.peers.remove(address) {
                 Some(peer) => (peer, true),
-                None => match self.call(&address) {
+                None => match self.call(address) {
                     Ok(peer) => (peer, false),
-                    Err(error) => return self.lost(&whom, address, error.into()),
+                    Err(error) => return Some(Err(error.into())),
                 },
             };
             let (sent_before, received_before) = if kept { peer.bytes() } else { (0, 0) };
-            let ended = match self.dry_run {
-                None => subject.exchange(&mut peer, place.clone(), intent, role).map(Ended::Exchanged),
-                Some(_) => subject.forecast(&mut peer, place.clone(), role).map(Ended::Forecast),
-            };
+            let ended = talk(&mut peer);
             let (sent, received) = peer.bytes();
             tally.bytes_sent += sent - sent_before;
             tally.bytes_received += received - received_before;
             match ended {
                 Ok(ended) => {
                     if self.peers.len() < PEERS_KEPT {
-                        self.peers.insert(address, peer);
+                        self.peers.insert(address.clone(), peer);
                     }
-                    return self.count(&whom, info, ended, tally);
+                    return Some(Ok(ended));
                 }
                 Err(ExchangeError::Peer(PeerError::Gone)) if kept => {}
-                Err(ExchangeError::Broker(reason)) if reason.is_damage() && self.dry_run.is_none() => {
-                    error!("ERROR reading db {}: {reason}", found.dir.dir().display());
-                    quarantine(found.dir, &reason);
-                    return Fate::Damaged;
-                }
-                Err(error) => return self.lost(&whom, address, error),
+                Err(error) => return Some(Err(error)),
             }
         }
     }
@@ -403,16 +557,17 @@ impl<'a> Replicator<'a> {
 
     fn count(&mut self, whom: &str, info: &ReplicaInfo, ended: Ended, tally: &mut Tally) -> Fate {
         let container = || format!("{}/{}", info.account, info.container);
-        let Exchanged { outcome, rows_sent } = match ended {
+        let Exchanged { outcome, rows_sent, restarted } = match ended {
             Ended::Exchanged(exchanged) => exchanged,
             Ended::Forecast(forecast) => {
                 if let Some(say) = self.dry_run {
                     say(format!("{} -> {whom}: {}", container(), foretell(&forecast, info)));
                 }
-                return Fate::Done(match forecast {
+                let outcome = match forecast {
                     Forecast::Refused(refusal) => Outcome::Refused(refusal),
                     _ => Outcome::Nothing(Agreement::NoChange),
-                });
+                };
+                return Fate::Done { outcome, restarted: false };
             }
         };
         tally.rows_sent += rows_sent;
@@ -468,7 +623,7 @@ impl<'a> Replicator<'a> {
                 error!("ERROR syncing {} with {whom}: it refused, {refusal}", container());
             }
         }
-        Fate::Done(outcome)
+        Fate::Done { outcome, restarted }
     }
 
     /// Enough targets hold all of it (`swift/common/db_replicator.py: cleanup_post_replicate`).
@@ -519,12 +674,46 @@ impl<'a> Replicator<'a> {
     }
 }
 
+/// What a database is taken to its peers for.
+struct Errand<'e> {
+    /// Where it belongs, by our ring.
+    partition: Partition,
+    intent: Intent,
+    /// What was agreed with them before.
+    known: &'e Entry,
+    /// Not to all of them.
+    only: Option<&'e BTreeSet<DeviceId>>,
+    /// Those that proved in this very pass to hold all of it.
+    proven: Option<&'e BTreeSet<DeviceId>>,
+}
+
+/// How a database that was known to differ fared.
+pub struct Settled {
+    /// The devices it was taken to, or should have been.
+    pub targets: Vec<DeviceId>,
+    /// What the ledger is to remember: `Some(None)` is to forget it, `None` to leave things as they are.
+    pub entry: Option<Option<Entry>>,
+}
+
+/// How the comparison with a peer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// What could be learnt is in the ledger.
+    Made,
+    /// The peer is there, but there is nothing to compare with.
+    Refused,
+    /// Nothing can be learnt from it in this pass.
+    Failed,
+}
+
 /// What one round of exchanges came to.
 struct Sent<'r> {
     targets: Vec<&'r Device>,
     /// Targets that hold, durably, all that we have.
     delivered: BTreeSet<DeviceId>,
     calls: usize,
+    /// Targets of which all we knew was wrong.
+    restarted: Vec<DeviceId>,
     /// This device holds a replica in a dead one's place.
     stands_in: bool,
 }
@@ -592,10 +781,6 @@ fn remove_as_seen(dir: &HashDir, seen: &FileStamp) -> Result<bool, Box<dyn std::
     }
     dir.remove(&lock)?;
     Ok(true)
-}
-
-fn seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// How long a peer that did not answer is left alone.

@@ -39,6 +39,8 @@ pub struct Tally {
     pub deferred: u64,
     /// Failures by peer address, then by device.
     pub failure_nodes: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Databases opened: all but those that the ledger knew.
+    pub opened: u64,
     /// Transfers that reused blocks of the peer's file.
     pub delta: u64,
     /// Whole files sent as they are, to a missing or an existing replica.
@@ -80,6 +82,7 @@ impl Tally {
             (&mut self.empty, other.empty),
             (&mut self.ts_repl, other.ts_repl),
             (&mut self.deferred, other.deferred),
+            (&mut self.opened, other.opened),
             (&mut self.delta, other.delta),
             (&mut self.full, other.full),
             (&mut self.rows_sent, other.rows_sent),

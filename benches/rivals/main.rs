@@ -27,6 +27,7 @@ mod rdiff;
 mod report;
 mod room;
 mod rsync;
+mod scale;
 mod swift;
 mod table;
 mod workshop;
@@ -47,7 +48,8 @@ use swift::Swift;
 type Section = fn(&Options, &Path, &mut Figures);
 
 /// Every section, in the order in which they run.
-const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run), ("links", links::run), ("memory", memory::run)];
+const SECTIONS: &[(&str, Section)] =
+    &[("pairs", pairs::run), ("links", links::run), ("memory", memory::run), ("scale", scale::run)];
 
 fn main() -> ExitCode {
     let options = Options::parse();

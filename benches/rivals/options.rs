@@ -26,6 +26,10 @@ pub struct Options {
     /// Only these pairs, comma-separated.
     #[arg(long, value_delimiter = ',')]
     pairs: Vec<String>,
+    /// Databases on each node of the section scale, comma-separated numbers, one case each [default: 10000,100000,300000, or
+    /// 1000,2000 with --quick].
+    #[arg(long, value_delimiter = ',')]
+    databases: Vec<u32>,
     /// Where databases and nodes are made, on the disk to be measured; a temporary directory by default.
     #[arg(long)]
     pub root: Option<PathBuf>,
@@ -75,6 +79,15 @@ impl Options {
     /// Why caches cannot be dropped, though that was asked for.
     pub fn caches_refused(&self) -> Option<String> {
         Caches::prepare(self.cold).1
+    }
+
+    /// How many databases each case of the section scale has.
+    pub fn databases(&self) -> Vec<u32> {
+        match (self.databases.is_empty(), self.quick) {
+            (false, _) => self.databases.clone(),
+            (true, true) => vec![1_000, 2_000],
+            (true, false) => vec![10_000, 100_000, 300_000],
+        }
     }
 
     /// The virtual environment with Swift, if one was named.

@@ -98,6 +98,12 @@ impl Db {
         Ok(before != 0 && before != version)
     }
 
+    /// Keeps so many bytes of pages beyond the usual.
+    pub(super) fn widen_cache(&mut self, bytes: u64) -> Result<(), BrokerError> {
+        let kib = u64::from(CACHE_KIB) + bytes / 1024;
+        self.conn.execute_batch(&format!("PRAGMA cache_size = -{kib}")).map_err(|e| self.fault(e.into()))
+    }
+
     /// One look, in one transaction that sees one moment.
     pub(super) fn read<T>(
         &mut self,
@@ -130,7 +136,8 @@ impl Db {
         let attempt = || {
             let transaction = self.conn.transaction_with_behavior(behavior)?;
             // Swift's servers migrate old databases under our eyes.
-            let version = transaction.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+            let version =
+                transaction.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
             if version != self.schema_version {
                 self.schema = Schema::read(&transaction)?;
                 self.schema_version = version;

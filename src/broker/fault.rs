@@ -69,7 +69,7 @@ impl BrokerError {
     }
 
     /// The error of a system call on `path`.
-    pub(super) fn io(path: &Path, error: &std::io::Error) -> BrokerError {
+    pub fn io(path: &Path, error: &std::io::Error) -> BrokerError {
         let path = path.to_owned();
         match error.kind() {
             ErrorKind::NotFound => BrokerError::Missing,

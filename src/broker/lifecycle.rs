@@ -59,13 +59,13 @@ impl Broker {
         self.db.write(|conn, schema| {
             let ranges = RangeSummary::read(conn, schema)?;
             let count = place.counts(conn, schema, &ranges, retiring)?.0;
-            let was_deleted = is_deleted(conn, count)?;
+            let was_deleted = is_deleted(conn, schema, count)?;
             conn.execute(
                 "UPDATE container_stat SET created_at = MIN(?, created_at), put_timestamp = MAX(?, put_timestamp),
                     delete_timestamp = MAX(?, delete_timestamp)",
                 [created_at.as_str(), put_timestamp.as_str(), delete_timestamp.as_str()],
             )?;
-            if is_deleted(conn, count)? != was_deleted {
+            if is_deleted(conn, schema, count)? != was_deleted {
                 raise_stamp(conn, "status_changed_at", now)?;
             }
             Ok(())
@@ -148,7 +148,7 @@ impl Broker {
         self.db.read(|conn, schema| {
             let ranges = RangeSummary::read(conn, schema)?;
             let count = place.counts(conn, schema, &ranges, retiring)?.0;
-            is_deleted(conn, count)
+            is_deleted(conn, schema, count)
         })
     }
 
@@ -183,7 +183,7 @@ impl Broker {
         let limit = time_of(now_secs - age_secs);
         let sharding = self.retiring.is_some();
         let may_go = self.db.read(|conn, schema| {
-            let (put, delete) = put_and_delete(conn)?;
+            let (put, delete) = put_and_delete(conn, schema)?;
             let ranges = RangeSummary::read(conn, schema)?;
             let needed = (sharding || ranges.others) && is_root(conn, schema, &ranges)?;
             Ok(limit > delete.time() && delete.time() > put.time() && !needed)
@@ -204,7 +204,7 @@ impl Broker {
         let sync_age = sqlite_text(sync_age_secs);
         let age = time_of(age_secs);
         let anything = self.db.read(|conn, schema| {
-            let path = container_path(conn)?;
+            let path = container_path(conn, schema)?;
             let old = |table: &str, condition: &str, values: &[&str]| {
                 let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})");
                 conn.prepare_cached(&sql)?
@@ -231,7 +231,7 @@ impl Broker {
                 reclaimed.metadata = mine.0.len() - kept.0.len();
             }
             if schema.ranges {
-                let path = container_path(conn)?;
+                let path = container_path(conn, schema)?;
                 reclaimed.shard_ranges =
                     conn.execute(&format!("DELETE FROM shard_range WHERE {OLD_RANGE}"), [&sync_age, &path])?;
             }
@@ -334,15 +334,15 @@ impl Broker {
     }
 }
 
-fn put_and_delete(conn: &Connection) -> Result<(Stamp, Stamp), Fault> {
-    super::the_row(conn, "SELECT put_timestamp, delete_timestamp FROM container_stat", |row| {
+fn put_and_delete(conn: &Connection, schema: &Schema) -> Result<(Stamp, Stamp), Fault> {
+    super::the_row(conn, &format!("SELECT put_timestamp, delete_timestamp FROM {}", schema.facts()), |row| {
         Ok((Stamp::stored(text(row, 0)?), Stamp::stored(text(row, 1)?)))
     })
 }
 
 /// `swift/container/backend.py: _is_deleted_info`
-fn is_deleted(conn: &Connection, count: i64) -> Result<bool, Fault> {
-    let (put, delete) = put_and_delete(conn)?;
+fn is_deleted(conn: &Connection, schema: &Schema, count: i64) -> Result<bool, Fault> {
+    let (put, delete) = put_and_delete(conn, schema)?;
     Ok(count == 0 && delete.time() > put.time())
 }
 
@@ -363,7 +363,7 @@ pub(super) fn is_root(conn: &Connection, schema: &Schema, ranges: &RangeSummary)
         None => metadata.value("X-Container-Sysmeta-Shard-Root").map(str::to_owned),
     };
     match root {
-        Some(root) => Ok(root == container_path(conn)?),
+        Some(root) => Ok(root == container_path(conn, schema)?),
         None => Ok(ranges.own.as_ref().is_none_or(|own| own.deleted == 0)),
     }
 }

@@ -14,7 +14,7 @@ use super::fault::Fault;
 use super::schema::Schema;
 use super::{Broker, BrokerError};
 use crate::merge;
-use crate::replica::{PolicyIndex, ReplicaId, Row, RowHash, RowId};
+use crate::replica::{Direction, PolicyIndex, ReplicaId, Row, RowHash, RowId};
 
 impl Broker {
     /// Up to `limit` rows with numbers above `after`, lowest first, as they are stored
@@ -47,7 +47,7 @@ impl Broker {
             let mut bytes = 0;
             while let Some(row) = found.next()? {
                 let row = read_row(row)?;
-                bytes += row.name.len() + row.created_at.len() + row.content_type.len() + row.etag.len();
+                bytes += row.text_bytes();
                 rows.push(row);
                 if bytes >= limit_bytes {
                     break;
@@ -86,55 +86,66 @@ impl Broker {
 
     /// Merges rows, all or none, and returns how many were new in some respect
     /// (`swift/container/backend.py: merge_items`). With a `source`, the peer they come from, it is remembered that all
-    /// of its rows up to the last of these are here.
+    /// of its rows up to the last of these are here; of many rows without news, only now and then.
     ///
     /// # Errors
     /// Any [`BrokerError`] but `Exists`; `BadData` if a row's times cannot be read or the last row of a `source` has no
     /// number.
-    pub fn merge_rows(&mut self, rows: Vec<Row>, source: Option<&ReplicaId>) -> Result<usize, BrokerError> {
+    pub fn merge_rows(
+        &mut self,
+        mut rows: Vec<Row>,
+        source: Option<&ReplicaId>,
+    ) -> Result<usize, BrokerError> {
+        let Some(last) = rows.last().map(|row| row.row_id) else { return Ok(0) };
+        let source = match source {
+            Some(source) => Some((
+                source,
+                last.ok_or_else(|| {
+                    self.db.fault(Fault::BadData("the last row from a peer has no number".to_owned()))
+                })?,
+            )),
+            None => None,
+        };
+        self.leave_out_known(&mut rows)?;
         if rows.is_empty() {
-            return Ok(0);
+            let Some((source, point)) = source else { return Ok(0) };
+            let remembered = self.sync_point(source, Direction::Incoming)?;
+            if point.0.saturating_sub(remembered.0) < ROWS_WITHOUT_NEWS {
+                return Ok(0);
+            }
         }
-        self.db.write(|conn, schema| merge_rows(conn, schema, rows, source))
+        self.db.write(|conn, schema| {
+            schema.add_policies(conn)?;
+            if let Some((source, point)) = source {
+                super::raise_sync_point(conn, "incoming_sync", source, point)?;
+            }
+            merge_rows(conn, schema, rows)
+        })
     }
 }
 
-fn merge_rows(
-    conn: &Connection,
-    schema: &mut Schema,
-    rows: Vec<Row>,
-    source: Option<&ReplicaId>,
-) -> Result<usize, Fault> {
-    schema.add_policies(conn)?;
-    if let Some(source) = source {
-        let last = rows.last().and_then(|row| row.row_id);
-        let point =
-            last.ok_or_else(|| Fault::BadData("the last row from a peer has no number".to_owned()))?;
-        super::raise_sync_point(conn, "incoming_sync", source, point)?;
-    }
+fn merge_rows(conn: &Connection, schema: &Schema, rows: Vec<Row>) -> Result<usize, Fault> {
     let held = rows_of_names(conn, schema, &rows)?;
-    let merged = merge::merge_rows(rows, |name, policy| held.get(&policy)?.get(name))
+    let of = |name: &str, policy| held.get(&policy)?.get(name);
+    let merged = merge::merge_rows(rows, |name, policy| of(name, policy)?.last())
         .map_err(|bad| Fault::BadData(bad.to_string()))?;
-    drop(held);
     let mut change = Change::begin(conn, schema)?;
     for (name, policy) in &merged.delete {
-        change.delete(name, *policy)?;
+        change.delete(of(name, *policy).map_or(&[], Vec::as_slice))?;
     }
-    for row in &merged.insert {
-        change.insert(row)?;
-    }
+    change.insert(&merged.insert)?;
     change.end()?;
     Ok(merged.insert.len())
 }
 
-/// The rows that have the names of `rows`. Where a name has several of one policy, which should not be, the last counts
-/// in the order of the index, as in Swift.
+/// The rows that have the names of `rows`, in the order of the index. Where a name has several of one policy, which should
+/// not be, the last counts, as in Swift.
 fn rows_of_names(
     conn: &Connection,
     schema: &Schema,
     rows: &[Row],
-) -> Result<HashMap<PolicyIndex, HashMap<String, Row>>, Fault> {
-    let mut held: HashMap<PolicyIndex, HashMap<String, Row>> = HashMap::new();
+) -> Result<HashMap<PolicyIndex, HashMap<String, Vec<Row>>>, Fault> {
+    let mut held: HashMap<PolicyIndex, HashMap<String, Vec<Row>>> = HashMap::new();
     let names: Vec<&str> = {
         let mut seen = HashSet::new();
         rows.iter().map(|row| row.name.as_str()).filter(|name| seen.insert(*name)).collect()
@@ -147,14 +158,15 @@ fn rows_of_names(
         let mut found = statement.query(params_from_iter(names))?;
         while let Some(row) = found.next()? {
             let row = read_row(row)?;
-            held.entry(row.storage_policy_index).or_default().insert(row.name.clone(), row);
+            let of_policy = held.entry(row.storage_policy_index).or_default();
+            of_policy.entry(row.name.clone()).or_default().push(row);
         }
     }
     Ok(held)
 }
 
 /// The columns that [`read_row`] expects.
-fn row_columns(schema: &Schema) -> &'static str {
+pub(super) fn row_columns(schema: &Schema) -> &'static str {
     if schema.policies {
         "ROWID, name, created_at, size, content_type, etag, deleted, storage_policy_index"
     } else {
@@ -162,7 +174,7 @@ fn row_columns(schema: &Schema) -> &'static str {
     }
 }
 
-fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, Fault> {
+pub(super) fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, Fault> {
     Ok(Row {
         row_id: Some(RowId(number(row, 0)?)),
         name: text(row, 1)?,
@@ -190,7 +202,6 @@ pub(super) fn sequence(conn: &Connection, table: &str) -> Result<RowId, Fault> {
 /// Rows going and coming within a transaction, with the container's counts and hash kept right.
 pub(super) struct Change<'a> {
     conn: &'a Connection,
-    schema: &'a Schema,
     /// `None` where the triggers do it.
     sums: Option<(Untriggered<'a>, Sums, Sums)>,
 }
@@ -201,13 +212,18 @@ impl<'a> Change<'a> {
             true => Some((Untriggered::new(conn)?, Sums::default(), Sums::default())),
             false => None,
         };
-        Ok(Change { conn, schema, sums })
+        Ok(Change { conn, sums })
     }
 
-    /// Deletes every row of this name and policy.
-    fn delete(&mut self, name: &str, policy: PolicyIndex) -> Result<(), Fault> {
-        let rows = format!("{} = ? AND storage_policy_index = ?", self.schema.by_name());
-        self.delete_where(&rows, &[&name, &policy.0])?;
+    /// Deletes rows that are there.
+    fn delete(&mut self, rows: &[Row]) -> Result<(), Fault> {
+        let mut statement = self.conn.prepare_cached("DELETE FROM object WHERE ROWID = ?")?;
+        for row in rows {
+            statement.execute([row.row_id.expect("it was read").0])?;
+            if let Some((_, removed, _)) = &mut self.sums {
+                removed.add_row(row);
+            }
+        }
         Ok(())
     }
 
@@ -237,18 +253,22 @@ impl<'a> Change<'a> {
         Ok(count)
     }
 
-    fn insert(&mut self, row: &Row) -> Result<(), Fault> {
-        self.conn.prepare_cached(INSERT_ROW)?.execute(params![
-            row.name,
-            row.created_at,
-            row.size,
-            row.content_type,
-            row.etag,
-            row.deleted,
-            row.storage_policy_index.0
-        ])?;
-        if let Some((_, _, added)) = &mut self.sums {
-            added.add(&row.name, &row.created_at, row.size, row.deleted, row.storage_policy_index);
+    /// Inserts rows, in this order.
+    fn insert(&mut self, rows: &[Row]) -> Result<(), Fault> {
+        let mut statement = self.conn.prepare_cached(INSERT_ROW)?;
+        for row in rows {
+            statement.execute(params![
+                row.name,
+                row.created_at,
+                row.size,
+                row.content_type,
+                row.etag,
+                row.deleted,
+                row.storage_policy_index.0
+            ])?;
+            if let Some((_, _, added)) = &mut self.sums {
+                added.add_row(row);
+            }
         }
         Ok(())
     }
@@ -295,6 +315,10 @@ struct Sums {
 }
 
 impl Sums {
+    fn add_row(&mut self, row: &Row) {
+        self.add(&row.name, &row.created_at, row.size, row.deleted, row.storage_policy_index);
+    }
+
     fn add(&mut self, name: &str, created_at: &str, size: i64, deleted: i64, policy: PolicyIndex) {
         self.hash.mix(name, created_at);
         let (objects, bytes) = self.by_policy.entry(policy).or_default();
@@ -331,6 +355,9 @@ impl Drop for Untriggered<'_> {
 
 /// Names looked up by one query; Swift's number, within the limit of every SQLite.
 const NAMES_AT_ONCE: usize = 999;
+/// Rows from a peer that bring no news, until it is remembered how far we got with it: a commit takes as long as looking
+/// at some thousands of them again.
+const ROWS_WITHOUT_NEWS: i64 = 50_000;
 /// More than there are policies anywhere.
 const ROWS_OF_A_NAME: i64 = 100;
 
@@ -350,7 +377,6 @@ mod tests {
 
     use super::super::testing::{START_SECS, created, home, names, other, row, tombstone};
     use super::*;
-    use crate::replica::Direction;
 
     fn totals(broker: &mut Broker) -> (RowHash, Vec<(PolicyIndex, i64, i64)>, Vec<Row>) {
         let hash = broker.info().unwrap().hash;

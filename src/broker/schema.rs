@@ -4,6 +4,9 @@
 //! hold (`swift/container/backend.py: _migrate_*`). We look at what is there, read old ones as they are, and migrate at
 //! the same moments as Swift, inside the transaction that needs it.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use rusqlite::Connection;
 
 use super::fault::Fault;
@@ -32,14 +35,37 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    /// Looks at a database.
+    /// Looks at a database. Most are defined word for word as one that was looked at before, and to find that takes a
+    /// small part of the time.
     pub(super) fn read(conn: &Connection) -> Result<Schema, Fault> {
         let mut entries = Vec::new();
-        let mut statement = conn.prepare("SELECT type, name, tbl_name FROM sqlite_schema")?;
+        let mut definitions = blake3::Hasher::new();
+        let mut statement = conn.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             entries.push((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
+            for column in 0..4 {
+                let text = row.get_ref(column)?.as_bytes_or_null().ok().flatten().unwrap_or_default();
+                definitions.update(&(text.len() as u64).to_le_bytes()).update(text);
+            }
         }
+        let definitions = definitions.finalize();
+        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(schema) = known().as_ref().and_then(|known| known.get(&definitions).cloned()) {
+            return Ok(schema);
+        }
+        let schema = Schema::examine(conn, &entries)?;
+        let mut known = known();
+        let known = known.get_or_insert_default();
+        if known.len() >= KNOWN_LIMIT {
+            known.clear();
+        }
+        known.insert(definitions, schema.clone());
+        Ok(schema)
+    }
+
+    /// What tables, columns and triggers there are. `entries` are the kind, the name and the table of each.
+    fn examine(conn: &Connection, entries: &[(String, String, String)]) -> Result<Schema, Fault> {
         let table = |wanted: &str| {
             entries.iter().any(|(kind, name, _)| (kind == "table" || kind == "view") && name == wanted)
         };
@@ -75,6 +101,11 @@ impl Schema {
                 .any(|(kind, name, _)| kind == "index" && name == "ix_object_deleted_name"),
             usual_triggers: triggers == OBJECT_TRIGGERS,
         })
+    }
+
+    /// Where the facts about the container are stored; `container_stat` shows them too, in any schema.
+    pub(super) fn facts(&self) -> &'static str {
+        if self.policies { "container_info" } else { "container_stat" }
     }
 
     /// The condition that lets a query by name use the index.
@@ -144,6 +175,12 @@ impl Schema {
         Ok(())
     }
 }
+
+/// Schemas that were looked at, by a digest of all their definitions.
+static KNOWN: Mutex<Option<HashMap<blake3::Hash, Schema>>> = Mutex::new(None);
+
+/// Far more than the years have brought about.
+const KNOWN_LIMIT: usize = 64;
 
 /// The names of a table's columns, none if there is no such table.
 fn columns(conn: &Connection, table: &str) -> Result<Vec<String>, Fault> {

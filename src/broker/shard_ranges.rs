@@ -63,7 +63,7 @@ impl Broker {
             schema.add_ranges(conn)?;
             let wanted: HashMap<&str, ()> = ranges.iter().map(|range| (range.name.as_str(), ())).collect();
             let (mut held, mut own) = (HashMap::new(), None);
-            let path = container_path(conn)?;
+            let path = container_path(conn, schema)?;
             each_range(conn, schema, |range| {
                 if range.name == path && own.is_none() {
                     own = Some(range.clone());
@@ -101,7 +101,7 @@ pub(super) struct RangeSummary {
 
 impl RangeSummary {
     pub(super) fn read(conn: &Connection, schema: &Schema) -> Result<RangeSummary, Fault> {
-        let path = container_path(conn)?;
+        let path = container_path(conn, schema)?;
         let mut summary = RangeSummary::default();
         each_range(conn, schema, |range| {
             summary.digest = summary.digest.wrapping_add(range_digest(&range));

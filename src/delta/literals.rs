@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Packing;
+
 /// On container databases higher levels take longer and save nothing: most of a row that is not repeated is random.
 const LEVEL: i32 = 1;
 /// What a frame of zstd begins with. Looked at first, so that no older format and no skippable frame reaches zstd.
@@ -46,6 +48,115 @@ pub fn compress_literals(bytes: &[u8]) -> Vec<u8> {
     match zstd::bulk::compress(bytes, LEVEL) {
         Ok(body) if body.len() < bytes.len() => tagged(COMPRESSED, &body),
         _ => tagged(STORED, bytes),
+    }
+}
+
+/// Puts pieces into frames one after the other: zstd's tables are made once, and frames are written where they are
+/// wanted.
+#[derive(Default)]
+pub struct Packer {
+    /// Made when the first piece is compressed; most transfers over a fast link need none.
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Packer {
+    /// One that holds nothing yet.
+    pub fn new() -> Packer {
+        Packer::default()
+    }
+
+    /// Appends a piece as [`compress_literals`] has it.
+    pub fn compress(&mut self, bytes: &[u8], frame: &mut Vec<u8>) {
+        let start = frame.len();
+        let made = self.zstd.take().map_or_else(|| zstd::bulk::Compressor::new(LEVEL), Ok);
+        if let Ok(mut zstd) = made {
+            frame.push(COMPRESSED);
+            // One byte less than the piece: what does not fit is not worth it.
+            frame.resize(start + 1 + bytes.len().saturating_sub(1), 0);
+            let packed = zstd.compress_to_buffer(bytes, &mut frame[start + 1..]);
+            self.zstd = Some(zstd);
+            if let Ok(packed_bytes) = packed {
+                return frame.truncate(start + 1 + packed_bytes);
+            }
+            frame.truncate(start);
+        }
+        frame.push(STORED);
+        frame.extend_from_slice(bytes);
+    }
+
+    /// Appends a piece, compressed or as it is.
+    pub fn pack(&mut self, packing: Packing, bytes: &[u8], frame: &mut Vec<u8>) {
+        match packing {
+            Packing::Packed => self.compress(bytes, frame),
+            Packing::Plain => {
+                frame.push(STORED);
+                frame.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Appends a piece as it is, which `fill` puts in its place; what `fill` made of it is given back.
+    ///
+    /// # Errors
+    /// Those of `fill`.
+    pub fn store<T, E>(
+        bytes: usize,
+        frame: &mut Vec<u8>,
+        fill: impl FnOnce(&mut [u8]) -> Result<T, E>,
+    ) -> Result<T, E> {
+        frame.push(STORED);
+        let start = frame.len();
+        frame.resize(start + bytes, 0);
+        fill(&mut frame[start..])
+    }
+}
+
+/// Takes pieces out of frames one after the other; zstd's tables are made once.
+#[derive(Default)]
+pub struct Unpacker {
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+/// A piece that came in a frame; if it came as it is, still in there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Piece {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+}
+
+impl Unpacker {
+    /// One that holds nothing yet.
+    pub fn new() -> Unpacker {
+        Unpacker::default()
+    }
+
+    /// The piece, which must have just so many bytes.
+    ///
+    /// # Errors
+    /// As [`decompress`].
+    pub fn unpack(&mut self, frame: Vec<u8>, expected_bytes: usize) -> Result<Piece, BadFrame> {
+        let piece = match frame.split_first().ok_or(BadFrame::Kind)? {
+            (&STORED, _) => Piece { buffer: frame, start: 1 },
+            (&COMPRESSED, body) if body.starts_with(&MAGIC) => {
+                let made = self.zstd.take().map_or_else(zstd::bulk::Decompressor::new, Ok);
+                let zstd = self.zstd.insert(made.map_err(|_| BadFrame::Damaged)?);
+                let unpacked = zstd.decompress(body, expected_bytes);
+                Piece { buffer: unpacked.map_err(|_| BadFrame::Damaged)?, start: 0 }
+            }
+            (&COMPRESSED, _) => return Err(BadFrame::Damaged),
+            _ => return Err(BadFrame::Kind),
+        };
+        match piece.bytes().len() {
+            found if found == expected_bytes => Ok(piece),
+            found => Err(BadFrame::Length { expected: expected_bytes, found }),
+        }
     }
 }
 
@@ -100,6 +211,38 @@ mod tests {
             assert_eq!(decompress(&frame, piece.len()).as_deref(), Ok(piece));
         }
         assert!(compress_literals(&[7; 100_000]).len() < 100);
+    }
+
+    #[test]
+    fn a_packer_says_what_is_said_without_one_and_an_unpacker_hears_it() {
+        let random: Vec<u8> =
+            (0..5000_u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..1].to_vec()).collect();
+        let (mut packer, mut unpacker, mut frame) = (Packer::new(), Unpacker::new(), vec![]);
+        for piece in [&b""[..], b"x", b"xx", &[7; 100_000], &random, &[8; 5], &random[..99]] {
+            frame.clear();
+            packer.compress(piece, &mut frame);
+            assert_eq!(frame, compress_literals(piece));
+            let unpacked = unpacker.unpack(frame.clone(), piece.len());
+            assert_eq!(unpacked.as_ref().map(Piece::bytes), Ok(piece));
+            for wrong in [piece.len() + 1, piece.len().saturating_sub(1)] {
+                let refused = unpacker.unpack(frame.clone(), wrong).is_err();
+                assert_eq!(refused, wrong != piece.len(), "{wrong} bytes of {}", piece.len());
+            }
+            frame.truncate(0);
+            let filled = Packer::store(piece.len(), &mut frame, |room| {
+                room.copy_from_slice(piece);
+                Ok::<_, ()>(room.len())
+            });
+            assert_eq!(filled, Ok(piece.len()));
+            let unpacked = unpacker.unpack(frame.clone(), piece.len());
+            assert_eq!(unpacked.as_ref().map(Piece::bytes), Ok(piece));
+        }
+        let bomb = compress_literals(&vec![0; 64 << 20]);
+        assert_eq!(unpacker.unpack(bomb, 4096), Err(BadFrame::Damaged));
+        let skippable = [COMPRESSED, 0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0];
+        for nonsense in [&[][..], &[2], &[COMPRESSED], &skippable] {
+            assert!(unpacker.unpack(nonsense.to_vec(), 0).is_err());
+        }
     }
 
     #[test]

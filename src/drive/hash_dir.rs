@@ -80,6 +80,11 @@ impl HashDir {
         Ok(names.into_iter().map(|name| self.dir.join(name)).collect())
     }
 
+    /// What the database is called unless it is being sharded, or was.
+    pub fn usual_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.db", self.hash))
+    }
+
     /// The file that is the database, if there is one.
     pub fn in_charge(&self) -> io::Result<Option<PathBuf>> {
         Ok(self.db_files()?.pop())

@@ -120,19 +120,41 @@ pub fn snapshot(database: &Path, drive: &Drive, patience: &Patience) -> Result<S
 }
 
 fn attempt(database: &Path, drive: &Drive, patience: &Patience) -> Result<Snapshot, DriveError> {
-    let mut live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
-    let name = database.file_stem().unwrap_or_default().to_string_lossy();
-    let staged = drive.stage(&format!("{name}.snapshot"))?;
-    if drive.clones.load(Ordering::Relaxed) {
-        let since = lock(&mut live, patience)?;
-        match sys::clone_blocks(live.file(), staged.file()) {
-            Ok(()) => return finish(live, staged, Way::Clone, since),
-            Err(e) if sys::cannot_clone(&e) => drive.clones.store(false, Ordering::Relaxed),
-            Err(e) => return Err(DriveError::io(database, e)),
-        }
-        live.unlock();
+    if let Some(snapshot) = clone_live(database, drive, patience)? {
+        return Ok(snapshot);
     }
-    copy_live(live, staged, patience)
+    let live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
+    copy_live(live, stage(database, drive)?, patience)
+}
+
+/// Takes an image if the file system can clone; `None` if it cannot.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn clone_live(
+    database: &Path,
+    drive: &Drive,
+    patience: &Patience,
+) -> Result<Option<Snapshot>, DriveError> {
+    if !drive.clones.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let mut live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
+    let staged = stage(database, drive)?;
+    let since = lock(&mut live, patience)?;
+    match sys::clone_blocks(live.file(), staged.file()) {
+        Ok(()) => finish(live, staged, Way::Clone, since).map(Some),
+        Err(e) if sys::cannot_clone(&e) => {
+            drive.clones.store(false, Ordering::Relaxed);
+            Ok(None)
+        }
+        Err(e) => Err(DriveError::io(database, e)),
+    }
+}
+
+fn stage(database: &Path, drive: &Drive) -> Result<Staged, DriveError> {
+    let name = database.file_stem().unwrap_or_default().to_string_lossy();
+    drive.stage(&format!("{name}.snapshot"))
 }
 
 /// Copies first, and locks to see whether that was enough.
@@ -258,7 +280,7 @@ fn fast_hash(bytes: &[u8]) -> u64 {
 }
 
 /// Was the file last written to so long before `start` that any later write shows in its time?
-fn written_long_before(stamp: &FileStamp, start: SystemTime) -> bool {
+pub(super) fn written_long_before(stamp: &FileStamp, start: SystemTime) -> bool {
     let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     stamp.modified_ns < start.as_nanos() as i128 - GRAIN.as_nanos() as i128
 }

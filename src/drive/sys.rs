@@ -26,6 +26,14 @@ pub fn cannot_clone(error: &io::Error) -> bool {
         .contains(&code)
 }
 
+/// Has the kernel begin to write out part of a file, without waiting for it. No promise that anything lasts: that is
+/// `fsync`'s to give, which then finds less to do.
+pub fn start_writing_out(file: &File, offset: u64, bytes: u64) {
+    let (Ok(offset), Ok(bytes)) = (i64::try_from(offset), i64::try_from(bytes)) else { return };
+    // SAFETY: borrowed open descriptor, integer arguments. What fails here is told by `fsync`.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Takes a write lease, which the kernel grants only while nobody else has the file open (`EAGAIN` otherwise). From
 /// then on whoever opens the file waits inside `open` until [`give_up_lease`], and we are sent SIGURG, which does
 /// nothing: the default, SIGIO, would end the process.

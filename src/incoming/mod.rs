@@ -1,13 +1,16 @@
 //! Accept a peer; drive a [`Receiver`] on a drive of ours. One database at a time is a `visit`; a file that comes with it
-//! is `arriving`; what goes wrong is `trouble`.
+//! is `arriving`, in full by `writing` or as a delta by `rebuilding`; a device compared with the peer's is `comparing`; what goes wrong is `trouble`.
 //!
 //! Each connection is served by a thread of its own; there are at most [`CONNECTIONS_LIMIT`]. What a peer asks for is
 //! looked at with distrust: the device must be one that our ring puts on this node, the partition must be the one that
 //! follows from the container's name, the hash must be that name's hash.
 
 mod arriving;
+mod comparing;
+mod rebuilding;
 mod trouble;
 mod visit;
+mod writing;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -20,14 +23,16 @@ use std::time::Duration;
 use log::{debug, warn};
 use nix::poll::{PollFd, PollFlags, poll};
 
+use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::message::{Message, Refusal};
+use crate::protocol::message::{Message, Opened, Refusal};
 use crate::protocol::receiver::{Action, Receiver};
 use crate::stop::Stop;
 use trouble::Trouble;
 use visit::{Progress, Visit};
 
+pub use comparing::{Comparing, message_of};
 pub use trouble::quarantine;
 pub use visit::{SAMPLE_PAGES, say_ranges};
 
@@ -88,65 +93,93 @@ fn answer(stream: TcpStream, node: &Node, over: bool) -> Result<(), PeerError> {
     serve(&mut peer, node)
 }
 
+/// What a connection is about, between two messages.
+enum Work<'a> {
+    Visit(Box<Visit<'a>>),
+    Comparing(Comparing<Ledger>),
+}
+
+impl Work<'_> {
+    /// Nothing is under way that a peer could leave unfinished.
+    fn is_quiet(&self) -> bool {
+        match self {
+            Work::Visit(visit) => visit.is_quiet(),
+            Work::Comparing(_) => true,
+        }
+    }
+}
+
 /// Answers a peer until it leaves.
 ///
 /// # Errors
 /// [`PeerError`] when the connection ends otherwise than between two exchanges.
 pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError> {
     let mut receiver = Receiver::start();
-    let mut visit: Option<Visit> = None;
+    let mut work: Option<Work> = None;
     loop {
-        let message = hear(peer, node, visit.as_mut());
+        let message = hear(peer, node, work.as_mut());
         let message = match message {
-            Err(PeerError::Gone) if visit.as_ref().is_none_or(Visit::is_quiet) => return Ok(()),
+            Err(PeerError::Gone) if work.as_ref().is_none_or(Work::is_quiet) => return Ok(()),
             // Nothing was asked for a long time. Whoever wants more calls again.
-            Err(PeerError::TooSlow(_)) if visit.is_none() && !peer.is_mid_message() => return Ok(()),
+            Err(PeerError::TooSlow(_)) if work.is_none() && !peer.is_mid_message() => return Ok(()),
             // An open exchange in which nothing is under way may as well be a pause between databases.
             Err(PeerError::TooSlow(_))
-                if !peer.is_mid_message() && visit.as_ref().is_some_and(Visit::is_quiet) =>
+                if !peer.is_mid_message() && work.as_ref().is_some_and(Work::is_quiet) =>
             {
-                visit = None;
+                work = None;
                 continue;
             }
             other => other?,
         };
         let (next, action) = receiver.hear(message)?;
         receiver = next;
-        if let Action::Meet(meet) = action {
-            drop(visit.take());
-            // Who waits for a lock on the database keeps the peer waiting, and must say so.
-            let (met, said) = match peer.while_working(|| Visit::begin(node, *meet))? {
-                Ok((begun, said)) => {
-                    receiver = receiver.met(begun.is_here());
-                    (Some(begun), said)
+        let step = match (work.as_mut(), action) {
+            (_, Action::Meet(meet)) => {
+                work = None;
+                // Who waits for a lock on the database keeps the peer waiting, and must say so.
+                match peer.while_working(|| Visit::begin(node, *meet))? {
+                    Ok((begun, said)) => {
+                        receiver = receiver.met(begun.is_here());
+                        let over = matches!(said, Message::Equal { .. });
+                        work = Some(Work::Visit(Box::new(begun)));
+                        peer.say(&said)?;
+                        Ok(if over { Progress::Over } else { Progress::Under })
+                    }
+                    Err(refusal) => Err(refusal.into()),
                 }
-                Err(refusal) => {
-                    receiver = receiver.refused();
-                    (None, Message::Refused(refusal))
-                }
-            };
-            visit = met;
-            peer.say(&said)?;
-            if matches!(said, Message::Equal { .. }) {
-                (visit, receiver) = (None, Receiver::start());
             }
-            continue;
-        }
-        let Some(begun) = visit.as_mut() else {
+            (_, Action::Compare(compare)) => {
+                work = None;
+                match peer.while_working(|| Comparing::begin(node, &compare))? {
+                    Ok((begun, sums)) => {
+                        work = Some(Work::Comparing(begun));
+                        receiver = receiver.told(&sums);
+                        tell(peer, sums)
+                    }
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
+            (Some(Work::Comparing(comparing)), Action::Open { spans, alike }) => {
+                match peer.while_working(|| comparing.open(&spans, &alike))? {
+                    Ok(sums) => {
+                        receiver = receiver.told(&sums);
+                        tell(peer, sums)
+                    }
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
+            (_, Action::Wait) => Ok(Progress::Under),
+            (Some(Work::Visit(visit)), action) => visit.act(peer, action),
             // Left over from before a refusal, or too late: we had taken the silence for the end.
-            if action != Action::Wait {
-                receiver = receiver.refused();
-                peer.say(&Message::Refused(Refusal::Busy))?;
-            }
-            continue;
+            _ => Err(Refusal::Busy.into()),
         };
-        match begun.act(peer, action) {
+        match step {
             Ok(Progress::Under) => {}
-            // Nothing can follow but another database: let go of this one.
-            Ok(Progress::Over) => (visit, receiver) = (None, Receiver::start()),
+            // Nothing can follow but another database or device: let go of this one.
+            Ok(Progress::Over) => (work, receiver) = (None, Receiver::start()),
             Err(Trouble::Peer(error)) => return Err(error),
             Err(Trouble::Refuse(refusal)) => {
-                visit = None;
+                work = None;
                 receiver = receiver.refused();
                 peer.say(&Message::Refused(refusal))?;
             }
@@ -154,10 +187,18 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
     }
 }
 
+/// Says what came of a comparison so far.
+fn tell<S: Stream>(peer: &mut Peer<S>, sums: Vec<Opened>) -> Result<Progress, Trouble> {
+    let message = message_of(sums);
+    peer.say(&message)?;
+    Ok(if message == Message::Alike { Progress::Over } else { Progress::Under })
+}
+
 /// Waits for the next message, and for the memory that it takes, before it is read. Whoever waits for either holds none.
-fn hear<S: Stream>(peer: &mut Peer<S>, node: &Node, visit: Option<&mut Visit>) -> Result<Message, PeerError> {
-    let Some(visit) = visit else {
-        let bytes = peer.announced_within(IDLE_LIMIT)?;
+fn hear<S: Stream>(peer: &mut Peer<S>, node: &Node, work: Option<&mut Work>) -> Result<Message, PeerError> {
+    let Some(Work::Visit(visit)) = work else {
+        let bytes =
+            peer.announced_within(if work.is_some() { node.config.node_timeout } else { IDLE_LIMIT })?;
         let _share = match bytes {
             0..=SMALL_MESSAGE_BYTES => None,
             bytes => {
@@ -170,6 +211,7 @@ fn hear<S: Stream>(peer: &mut Peer<S>, node: &Node, visit: Option<&mut Visit>) -
     let bytes = match peer.announced_within(REST_AFTER) {
         Err(PeerError::TooSlow(_)) if !peer.is_mid_message() => {
             visit.rest();
+            peer.rest();
             peer.announced_within(node.config.node_timeout)?
         }
         announced => announced?,

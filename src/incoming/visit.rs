@@ -1,8 +1,9 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::MEMORY_PATIENCE;
 use super::arriving::{Arriving, Verdict};
@@ -11,8 +12,10 @@ use crate::arrival::{Arrival, ArrivalError};
 use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
 use crate::config::Reserve;
-use crate::delta::{self, Geometry, PageDigest};
-use crate::drive::{Drive, HashDir, LiveFile, Staged};
+use crate::delta::{self, Geometry, PageDigest, PageIndex};
+use crate::drive::{DeviceName, Drive, HashDir, LiveFile};
+use crate::ledger::{Entry, Key, Ledger, StateDigest};
+use crate::look::sum_up;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
@@ -29,11 +32,15 @@ pub struct Visit<'a> {
     drive: Drive,
     dir: HashDir,
     meet: Meet,
+    /// If it puts the database here: then the ledger keeps account of it.
+    ring: Option<Arc<Ring>>,
     /// There is a database here.
     is_here: bool,
     /// Open while it is worked on, with the memory for that.
     broker: Option<Broker>,
     share: Option<Share>,
+    /// More of it, to merge many rows at once.
+    spare: Option<Share>,
     /// Rows are coming.
     in_rows: bool,
     file: Option<Arriving>,
@@ -50,19 +57,24 @@ pub enum Progress {
 impl<'a> Visit<'a> {
     /// Looks up what a sender introduces, settles what needs no rows, and has the answer ready.
     pub fn begin(node: &'a Node, meet: Meet) -> Result<(Visit<'a>, Message), Refusal> {
-        let (drive, dir) = judge(node, &node.ring(), &meet)?;
+        let ring = node.ring();
+        let (drive, dir, primary) = judge(node, &ring, &meet)?;
+        let ring = primary.then_some(ring);
+        let share = Some(take_share(node, OPEN_BYTES)?);
+        let (broker, spare, file) = (None, None, None);
         let mut visit = Visit {
             node,
             drive,
             dir,
             meet,
+            ring,
             is_here: false,
-            broker: None,
-            share: None,
+            broker,
+            share,
+            spare,
             in_rows: false,
-            file: None,
+            file,
         };
-        visit.share = Some(take_share(node, OPEN_BYTES)?);
         let said = visit.introduce()?;
         Ok((visit, said))
     }
@@ -107,13 +119,20 @@ impl<'a> Visit<'a> {
                     broker.set_policy(policy, now)?;
                     info = broker.info()?;
                 }
-                broker.merge_metadata(&theirs.metadata)?;
-                broker.merge_timestamps(
-                    &theirs.created_at,
-                    &theirs.put_timestamp,
-                    &theirs.delete_timestamp,
-                    now,
-                )?;
+                // What is no news to what we held a moment ago is none now; nearly always there is none.
+                if merge::merge_metadata(&info.metadata, &theirs.metadata).is_some() {
+                    broker.merge_metadata(&theirs.metadata)?;
+                }
+                if (&info.created_at, &info.put_timestamp, &info.delete_timestamp)
+                    != (&theirs.created_at, &theirs.put_timestamp, &theirs.delete_timestamp)
+                {
+                    broker.merge_timestamps(
+                        &theirs.created_at,
+                        &theirs.put_timestamp,
+                        &theirs.delete_timestamp,
+                        now,
+                    )?;
+                }
                 if info.hash == theirs.hash && point < theirs.max_row {
                     point = theirs.max_row;
                     let raised = SyncPoint { remote_id: theirs.id.clone(), point };
@@ -127,10 +146,50 @@ impl<'a> Visit<'a> {
             self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         }
         (self.broker, self.is_here) = (Some(broker), true);
+        let agreed = self.confirmed(&info);
         Ok(match info.agrees_with(theirs) {
-            true => Message::Equal { id: info.id, max_row: info.max_row, point },
-            false => Message::Here { info: Box::new(info), point },
+            true => Message::Equal { id: info.id, max_row: info.max_row, point, agreed },
+            false => Message::Here { info: Box::new(info), point, agreed },
         })
+    }
+
+    /// Our last row at the moment at which the sender says that the two replicas were equal, if we know of that: we are in
+    /// that state still, or our ledger remembers the same of this very database.
+    fn confirmed(&self, info: &ReplicaInfo) -> Option<RowId> {
+        let (agreed, asker) = self.meet.agreed.zip(self.meet.asker)?;
+        if StateDigest::of(info).short() == agreed.state {
+            return Some(info.max_row);
+        }
+        let (ledger, key) = self.ledger()?;
+        let entry = ledger.entry(key).ok()??;
+        let agreement = entry.agreement(asker).filter(|agreement| agreement.state == agreed.state)?;
+        (entry.replica == Entry::replica_of(&info.id)).then_some(agreement.row)
+    }
+
+    /// What keeps account of the database, if anything does, and under which key.
+    fn ledger(&self) -> Option<(Arc<Ledger>, Key)> {
+        let ring = self.ring.as_ref()?;
+        let ledger = self.node.ledger(&self.drive, ring)?;
+        Some((ledger, Key::new(self.meet.place.hash, ring.part_shift())))
+    }
+
+    /// Has the ledger know what the exchange made of our database, so that the next comparison need not be told. Where it
+    /// `restarted`, what was agreed with the sender before was not so.
+    fn note(&mut self, restarted: bool) {
+        let Some((ledger, key)) = self.ledger() else { return };
+        let Some(broker) = &mut self.broker else { return };
+        let noted = || -> Result<(), Box<dyn std::error::Error>> {
+            let mut known = ledger.entry(key)?;
+            if let (Some(known), Some(asker)) = (&mut known, self.meet.asker.filter(|_| restarted)) {
+                known.forget(asker);
+            }
+            let (_, entry) = sum_up(&self.node.config, &self.dir, broker, known)?;
+            Ok(ledger.update(&[(key, Some(entry))])?)
+        };
+        // The next walk sees to it.
+        if let Err(error) = { noted }() {
+            debug!("{}: {error}", self.dir.dir().display());
+        }
     }
 
     /// Nothing is under way that a peer could leave unfinished.
@@ -145,7 +204,7 @@ impl<'a> Visit<'a> {
 
     /// Lets go of the database and of the memory for it, as long as the peer has nothing to say: others wait for it.
     pub fn rest(&mut self) {
-        (self.broker, self.share) = (None, None);
+        (self.broker, self.spare, self.share) = (None, None, None);
     }
 
     /// Sees to it that there is memory for a message of so many bytes and what becomes of it. A file has its own.
@@ -183,7 +242,7 @@ impl<'a> Visit<'a> {
     /// Does what the receiver's half of the conversation asks for.
     pub fn act<S: Stream>(&mut self, peer: &mut Peer<S>, action: Action) -> Result<Progress, Trouble> {
         match action {
-            Action::Meet(_) | Action::Wait => {}
+            Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::Wait => {}
             Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
             Action::MergeRows(rows) => self.merge_rows(peer, rows)?,
             Action::FinishRows { through, restart, points } => {
@@ -191,13 +250,18 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Over);
             }
             Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
-            Action::Append(window) => self.file()?.append(&window)?,
+            Action::Append(window) => self.file()?.append(window)?,
+            Action::Amend { window, file_bytes, bytes } => {
+                let (before, after) = self.file()?.resized(file_bytes)?;
+                self.check_room(after.file_bytes().saturating_sub(before.file_bytes()))?;
+                self.file()?.amend(window, after, bytes)?;
+            }
             Action::CompareWindows(digests) => {
                 let file = self.file.as_mut().ok_or(NO_FILE)?;
                 file.compare_windows(peer, &self.drive, &self.dir, &digests)?;
             }
-            Action::Sign { window, pages } => self.file()?.sign(peer, window, &pages)?,
-            Action::Apply { window, pages, patch } => self.file()?.apply(peer, window, &pages, &patch)?,
+            Action::FindPages { window, digests } => self.file()?.find_pages(peer, window, &digests)?,
+            Action::Apply { window, patch } => self.file()?.apply(peer, window, &patch)?,
             Action::Install { digest, max_row } => return self.install(peer, digest, max_row),
         }
         Ok(Progress::Under)
@@ -224,15 +288,25 @@ impl<'a> Visit<'a> {
         let Some(through) = rows.last().and_then(|row| row.row_id) else {
             return Err(Violation::Lie("a batch without rows").into());
         };
-        self.file = None;
+        if let Some(file) = self.file.take() {
+            self.share = Some(file.into_share());
+        }
         if !std::mem::replace(&mut self.in_rows, true) {
             self.check_room(0)?;
         }
         let sender = self.meet.info.id.clone();
         let dir = self.dir.clone();
+        let spare = match self.spare.is_none() && rows.len() >= MANY_ROWS {
+            true => self.node.caches.take_spare(SPARE_BYTES),
+            false => None,
+        };
         let broker = self.wake(peer)?;
+        if spare.is_some() {
+            broker.widen_cache(SPARE_BYTES).map_err(|error| refuse_broker(&dir, error))?;
+        }
         peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
             .map_err(|error| refuse_broker(&dir, error))?;
+        self.spare = self.spare.take().or(spare);
         peer.say(&Message::Took { through })?;
         Ok(())
     }
@@ -246,6 +320,7 @@ impl<'a> Visit<'a> {
     ) -> Result<(), Trouble> {
         let sender = self.meet.info.id.clone();
         let info = self.with_broker(peer, |broker| {
+            broker.widen_cache(0)?;
             if restart {
                 broker.set_sync_point(&sender, through, Direction::Incoming)?;
                 // The sender saw that points are wrong; what it is thought to hold of us may be wrong as well.
@@ -262,7 +337,8 @@ impl<'a> Visit<'a> {
             Ok(info)
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
-        self.in_rows = false;
+        (self.spare, self.in_rows) = (None, false);
+        self.note(restart);
         peer.say(&settled(info))?;
         Ok(())
     }
@@ -283,9 +359,10 @@ impl<'a> Visit<'a> {
             return Err(Refusal::Sharding.into());
         }
         self.rest();
-        let needed = OPEN_BYTES + delta::window_memory_bytes(shape.window_bytes) as u64;
-        let node = self.node;
-        let share = peer.while_working(|| take_share(node, needed))??;
+        let (node, least) = (self.node, OPEN_BYTES + geometry.memory_bytes());
+        let most = least + PageIndex::BYTES;
+        let take = || node.answering.take_between(least, most, MEMORY_PATIENCE, &node.stop);
+        let share = peer.while_working(take)?.ok_or(Refusal::Busy)?;
         // The file itself, and as much again for rows of ours and the journal of their merge.
         self.check_room(shape.file_bytes + shape.file_bytes / 4)?;
         let staged = self.drive.stage("arriving").map_err(refuse_drive)?;
@@ -298,7 +375,8 @@ impl<'a> Visit<'a> {
             Some(_) => self.sample(geometry)?,
             None => None,
         };
-        self.file = Some(Arriving::new(geometry, staged, file_name, share));
+        let index_bytes = share.bytes().saturating_sub(least);
+        self.file = Some(Arriving::new(geometry, staged, file_name, index_bytes, share));
         peer.say(&Message::Accept(basis))?;
         Ok(())
     }
@@ -340,12 +418,11 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Under);
             }
         }
-        self.check_arrived(peer, &file.staged)?;
         let had_one = std::mem::replace(&mut self.is_here, true);
         let arrival = Arrival {
             dir: &self.dir,
             device: self.meet.place.device.as_str(),
-            sender: &self.meet.info.id,
+            sender: &self.meet.info,
             max_row,
         };
         let stop = &self.node.stop;
@@ -361,29 +438,18 @@ impl<'a> Visit<'a> {
         installed.map_err(|error| match error {
             ArrivalError::Broker(error) => refuse_broker(&self.dir, error),
             ArrivalError::Drive(error) => refuse_drive(error),
-            ArrivalError::Install(error) => Refusal::Failed(error.to_string()),
+            error @ (ArrivalError::Unsound(_) | ArrivalError::Install(_)) => {
+                Refusal::Failed(error.to_string())
+            }
             ArrivalError::GivenUp => Refusal::Failed("this agent is stopping".to_owned()),
         })?;
         let mut broker = Broker::open(&self.dir).map_err(|error| refuse_broker(&self.dir, error))?;
         let info = broker.info().map_err(|error| refuse_broker(&self.dir, error))?;
         self.broker = Some(broker);
+        self.note(true);
         info!("took in a whole file of {}/{}, {} rows", info.account, info.container, info.count);
         peer.say(&settled(info))?;
         Ok(Progress::Over)
-    }
-
-    /// An arrived file must be a container's database, of this container, and hold together: its digest only says that it
-    /// is the sender's, whose disk may have spoilt it.
-    fn check_arrived<S: Stream>(&self, peer: &mut Peer<S>, staged: &Staged) -> Result<(), Trouble> {
-        let (path, info) = (staged.path(), &self.meet.info);
-        let check = || {
-            let mut arrived = Broker::open_file(path)?;
-            arrived.verify(&info.account, &info.container)?;
-            arrived.info()
-        };
-        peer.while_working(check)?
-            .map_err(|error| Refusal::Failed(format!("the file is no sound database: {error}")))?;
-        Ok(())
     }
 
     fn with_broker<S: Stream, T: Send>(
@@ -414,11 +480,16 @@ fn take_share(node: &Node, bytes: u64) -> Result<Share, Refusal> {
     node.answering.take(bytes, MEMORY_PATIENCE, &node.stop).ok_or(Refusal::Busy)
 }
 
-/// Where a database that a sender introduces lies, if it may.
-fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir), Refusal> {
+/// The device of this name, if the ring puts it on this node.
+pub fn device_of<'a>(node: &Node, ring: &'a Ring, name: &DeviceName) -> Result<&'a Device, Refusal> {
+    let named = |device: &&Device| device.name == name.as_str() && node.is_ours(device);
+    ring.devices().find(named).ok_or(Refusal::UnknownDevice)
+}
+
+/// Where a database that a sender introduces lies, if it may, and whether the ring has it there.
+fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir, bool), Refusal> {
     let (place, theirs) = (&meet.place, &meet.info);
-    let named = |device: &&Device| device.name == place.device.as_str() && node.is_ours(device);
-    let device = ring.devices().find(named).ok_or(Refusal::UnknownDevice)?;
+    let device = device_of(node, ring, &place.device)?;
     if node.config.salt.hash(&theirs.account, Some(&theirs.container), None) != place.hash {
         return Err(Refusal::Failed(
             "the hash is not that of the container's name; do both nodes have the same hash prefix and suffix in \
@@ -440,7 +511,7 @@ fn judge(node: &Node, ring: &Ring, meet: &Meet) -> Result<(Drive, HashDir), Refu
             return Err(Refusal::NotPrimary);
         }
     }
-    Ok((drive, dir))
+    Ok((drive, dir, primary))
 }
 
 /// Says all ranges, in as many messages as it takes.
@@ -471,5 +542,10 @@ const OPEN_BYTES: u64 = 256 << 10;
 const BYTES_PER_MESSAGE_BYTE: u64 = 20;
 /// What it takes at most: rows are limited before they are packed.
 const MESSAGE_BYTES_LIMIT: u64 = 6 << 20;
+/// Rows that change so many pages of a large database that more of them should stay in memory, and how much more: all
+/// that a thousand rows change, which are two pages each.
+const MANY_ROWS: usize = 500;
+/// See [`MANY_ROWS`].
+const SPARE_BYTES: u64 = 9 << 20;
 /// Pages compared to learn whether a basis is worth reusing.
 pub const SAMPLE_PAGES: u32 = 256;

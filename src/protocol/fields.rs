@@ -38,6 +38,13 @@ impl Writer {
         self.bytes(text.as_bytes());
     }
 
+    pub(super) fn optional<T>(&mut self, value: Option<T>, write: impl Fn(&mut Writer, T)) {
+        self.byte(value.is_some().into());
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
     pub(super) fn list<T>(&mut self, members: &[T], write: impl Fn(&mut Writer, &T)) {
         self.number(members.len() as u64);
         members.iter().for_each(|member| write(self, member));
@@ -96,6 +103,14 @@ impl<'a> Reader<'a> {
             1 => Ok(true),
             _ => Err(WireError::Field(what)),
         }
+    }
+
+    pub(super) fn optional<T>(
+        &mut self,
+        what: &'static str,
+        read: impl Fn(&mut Reader<'a>) -> Result<T, WireError>,
+    ) -> Result<Option<T>, WireError> {
+        Ok(if self.flag(what)? { Some(read(self)?) } else { None })
     }
 
     pub(super) fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], WireError> {

@@ -1,8 +1,10 @@
 //! Everything that can be said.
 
 use crate::drive::DeviceName;
-use crate::hash_path::{Hash, Partition};
+use crate::hash_path::{Hash, PartShift, Partition};
+use crate::ledger::{Key, ShortDigest, Span};
 use crate::replica::{ReplicaId, ReplicaInfo, Row, RowHash, RowId, ShardRange, SyncPoint};
+use crate::ring::DeviceId;
 use crate::timestamp::Timestamp;
 
 /// Where a database belongs on the peer.
@@ -20,6 +22,18 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     // The sender says:
+    /// This is the sum of all that our two devices share; what is yours? Answered by [`Message::Alike`] or
+    /// [`Message::Sums`] of everything.
+    Compare(Compare),
+    /// Where our sums are equal, and where I want to see more. Answered by [`Message::Sums`] of these spans; by
+    /// [`Message::Alike`] if they are none, which ends the comparison.
+    Open {
+        /// Branches of what was told, those told last first; at most [`super::SPANS_LIMIT`].
+        spans: Vec<Span>,
+        /// For each span of the last [`Message::Sums`], which of its branches or leaves are equal on my side: the lowest
+        /// bit is the first.
+        alike: Vec<u16>,
+    },
     /// This is my replica; what is yours? Begins an exchange, and ends the one before it.
     Meet(Box<Meet>),
     /// All my shard ranges, in one or more parts. Answered in kind.
@@ -52,21 +66,29 @@ pub enum Message {
     },
     /// One window of the file, compressed; windows come in order.
     Literal(Vec<u8>),
+    /// One window once more: it was written to while the file was sent. Comes when all windows were sent or rebuilt,
+    /// ascending.
+    Again {
+        /// Number of the window. One past the last if the file grew.
+        window: u32,
+        /// Bytes of the file now.
+        file_bytes: u64,
+        /// The window, as in [`Message::Literal`].
+        bytes: Vec<u8>,
+    },
     /// The digests of my windows, in order, in one or more parts.
     Windows(Vec<[u8; 16]>),
-    /// These pages of the window differ from yours: a bitmap. Answered by [`Message::Signature`].
-    Want {
+    /// The digests of all pages of a window that differs.
+    Pages {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
+        /// Five bytes a page.
+        digests: Vec<u8>,
     },
-    /// How to make the window from yours.
+    /// What was wanted of a window.
     Patch {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
         /// What the delta module made.
         patch: Vec<u8>,
     },
@@ -79,12 +101,18 @@ pub enum Message {
     },
 
     // The receiver says:
+    /// All is alike, as far as you have asked.
+    Alike,
+    /// What I have in each of the spans that you opened, in order.
+    Sums(Vec<Opened>),
     /// My replica, as it was before it took over anything of yours.
     Here {
         /// What it says of itself.
         info: Box<ReplicaInfo>,
         /// My incoming point for you.
         point: RowId,
+        /// Yes, we agreed as you say, and this was my last row then.
+        agreed: Option<RowId>,
     },
     /// My replica, equal to yours in all that replicas must agree on.
     Equal {
@@ -94,6 +122,8 @@ pub enum Message {
         max_row: RowId,
         /// My incoming point for you.
         point: RowId,
+        /// Yes, we agreed as you say, and this was my last row then.
+        agreed: Option<RowId>,
     },
     /// I have none.
     Missing,
@@ -106,18 +136,21 @@ pub enum Message {
     },
     /// I can take it; this is what I have to start from.
     Accept(Option<Basis>),
-    /// The digests of the pages of a window that differs.
-    Pages {
+    /// My window differs from yours: what pages has it? Answered by [`Message::Pages`].
+    Differs {
         /// Number of the window.
         window: u32,
-        /// Eight bytes a page.
-        digests: Vec<u8>,
     },
-    /// A rolling signature over the pages that were wanted.
-    Signature {
+    /// I lack these pages of the window, wherever I looked; this is what I have in their places. Answered by
+    /// [`Message::Patch`].
+    Want {
         /// Number of the window.
         window: u32,
-        /// What the delta module made.
+        /// One bit a page.
+        pages: Vec<u8>,
+        /// Digests of the blocks of the first of them, as far as my file goes.
+        blocks: Vec<u8>,
+        /// A rolling signature of those pages, or nothing.
         signature: Vec<u8>,
     },
     /// Every window that differed has been rebuilt.
@@ -128,6 +161,37 @@ pub enum Message {
     Working,
     /// Merged and durable.
     Settled(Settled),
+}
+
+/// How a sender begins to compare a device with its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    /// The peer's device.
+    pub device: DeviceName,
+    /// The sender's device, by the ring.
+    pub asker: DeviceId,
+    /// By the sender's ring. Where databases stand in the tree of sums depends on it.
+    pub part_shift: PartShift,
+    /// The sum of the sender's databases, those in partitions that the two devices share.
+    pub sum: ShortDigest,
+}
+
+/// What is in a span: few databases are told singly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// The sum of each of its branches.
+    Branches([ShortDigest; super::BRANCHES]),
+    /// Its databases and their states, in ascending order; at most [`crate::ledger::LEAVES_LIMIT`].
+    Leaves(Vec<(Key, ShortDigest)>),
+}
+
+/// What a sender remembers of an earlier exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreed {
+    /// The state that the two replicas were in.
+    pub state: ShortDigest,
+    /// The sender's last row then.
+    pub row: RowId,
 }
 
 /// How a sender introduces its replica.
@@ -141,6 +205,10 @@ pub struct Meet {
     pub intent: Intent,
     /// What the receiver's device is to the database by the sender's ring.
     pub role: Role,
+    /// The sender's device, by the ring; `None` if what is agreed is of no use to it.
+    pub asker: Option<DeviceId>,
+    /// Your replica and mine once agreed, in this state. Do you remember?
+    pub agreed: Option<Agreed>,
 }
 
 /// What a device is to a database.
@@ -219,6 +287,8 @@ pub enum Refusal {
     Sharding,
     /// It holds as many connections as it may.
     TooMany,
+    /// It keeps no ledger of that drive, or none that it can use.
+    NoLedger,
     /// Something else went wrong over there; the text is for the log.
     Failed(String),
 }
@@ -237,6 +307,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Damaged => f.write_str("its database is damaged; the next pass heals it"),
             Refusal::Sharding => f.write_str("its container is being sharded"),
             Refusal::TooMany => f.write_str("it serves as many connections as it may"),
+            Refusal::NoLedger => f.write_str("it keeps no ledger of that drive"),
             Refusal::Failed(why) => write!(f, "it failed: {why}"),
         }
     }

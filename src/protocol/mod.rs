@@ -1,7 +1,11 @@
 //! The conversation between two agents; touches no file, socket or clock.
 //!
-//! One connection serves many databases, one exchange after the other. It opens with a greeting from each side. Then,
-//! for each database:
+//! One connection serves many databases, one exchange after the other. It opens with a greeting from each side. Then the
+//! sender may ask which databases of a device differ from its own ([`comparison`]): it tells the sum of all (`Compare`),
+//! and if the receiver's is another, the two descend to those that differ (`Sums`, `Open`), without a word on those that
+//! agree. Both remember what turned out equal.
+//!
+//! Then, for each database:
 //!
 //! 1. The sender introduces its replica (`Meet`). The receiver takes over what is newer of its policy, metadata and
 //!    timestamps, and introduces its own replica as it was before that (`Here`, or `Equal`, or `Missing`). The sender
@@ -11,19 +15,21 @@
 //!    * rows after a point, in batches, a few of them on their way at a time (`Rows`, `Took`), closed by the sync
 //!      points that the receiver inherits (`RowsDone`);
 //!    * or its file (`Offer`, `Accept`): as a delta against the receiver's own file (`Windows`, then for each window
-//!      that differs `Pages`, `Want`, `Signature`, `Patch`; then `Rebuilt`), or in full (`Literal`). A digest of the
-//!      whole file closes either (`FileDone`); where a delta does not come out equal (`Mismatch`), the file follows in
-//!      full.
+//!      that differs `Differs`, `Pages`, `Want`, `Patch`; then `Rebuilt`), or in full (`Literal`). What was written to
+//!      meanwhile follows (`Again`). A digest of the whole file closes either (`FileDone`); where a delta does not come
+//!      out equal (`Mismatch`), the file follows in full.
 //! 4. The receiver makes it durable and says what it ended with (`Settled`).
 //!
 //! The receiver may refuse at any point; what the sender says before it hears that is passed over. Anything else that
 //! comes out of turn, or does not parse, is a [`Violation`] and ends the connection: nothing that was staged is used.
 
+pub mod comparison;
 mod fields;
 pub mod message;
 pub mod receiver;
 pub mod rows;
 pub mod sender;
+mod sums;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -34,13 +40,16 @@ use crate::replica::ShardRange;
 use message::Message;
 
 /// What this end speaks. Raised when a message changes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
 pub const FRAME_LIMIT: usize = 5 << 20;
 /// Batches of rows on their way at once: enough to keep reading, sending and merging at the same time.
 pub const BATCHES_IN_FLIGHT: u64 = 4;
 /// Windows of a delta worked on at once, for the same reason.
-pub const WINDOWS_IN_FLIGHT: usize = 8;
+pub const WINDOWS_IN_FLIGHT: usize = 64;
+/// What may be wanted of them and have no answer yet, in bytes: little enough for the buffers of any connection, so that
+/// a receiver who is still asking and a sender who is still answering never wait for each other.
+pub const WANTED_BYTES_IN_FLIGHT: usize = 64 << 10;
 /// The most shard ranges of one container that are exchanged.
 pub const RANGES_LIMIT: usize = 50_000;
 /// What they may take together, as text: some thousand of the longest names, or all of ordinary ones.
@@ -52,6 +61,11 @@ pub const RANGES_PER_MESSAGE: usize = 500;
 pub const POINTS_LIMIT: usize = 4096;
 /// Window digests in one message.
 pub const DIGESTS_PER_MESSAGE: usize = 4096;
+
+/// Parts of a span, and the databases that are told of one: as many as a mask has bits.
+pub const BRANCHES: usize = 16;
+/// Spans opened at once: enough to make little of a link's latency, and few enough for a sum of each to be at hand.
+pub const SPANS_LIMIT: usize = 64;
 
 /// What a peer must not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,14 +114,19 @@ impl Message {
     /// Its name, for errors.
     pub fn name(&self) -> &'static str {
         match self {
+            Message::Compare(_) => "compare",
+            Message::Open { .. } => "open",
+            Message::Alike => "alike",
+            Message::Sums(_) => "sums",
             Message::Meet(_) => "meet",
             Message::Ranges { .. } => "shard ranges",
             Message::Rows { .. } => "rows",
             Message::RowsDone { .. } => "rows done",
             Message::Offer { .. } => "an offer",
             Message::Literal(_) => "a literal window",
+            Message::Again { .. } => "a window once more",
             Message::Windows(_) => "window digests",
-            Message::Want { .. } => "want",
+            Message::Pages { .. } => "page digests",
             Message::Patch { .. } => "a patch",
             Message::FileDone { .. } => "file done",
             Message::Here { .. } => "here",
@@ -116,8 +135,8 @@ impl Message {
             Message::Refused(_) => "refused",
             Message::Took { .. } => "took",
             Message::Accept(_) => "accept",
-            Message::Pages { .. } => "page digests",
-            Message::Signature { .. } => "a signature",
+            Message::Differs { .. } => "differs",
+            Message::Want { .. } => "want",
             Message::Rebuilt => "rebuilt",
             Message::Mismatch => "mismatch",
             Message::Working => "working",

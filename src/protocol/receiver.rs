@@ -1,13 +1,16 @@
 //! The half that answers.
 //!
-//! It hears: `Meet`, at any time, and answers with its own replica; `Ranges`, and answers with its own; `Rows` and
-//! `RowsDone`; `Offer`, then `Literal`s or `Windows`, `Want`s and `Patch`es, then `FileDone`; `Working`, at any time. It
+//! It hears: `Compare`, at any time, and answers with its own sums if they differ, then `Open`s; `Meet`, at any time, and
+//! answers with its own replica; `Ranges`, and answers with its own; `Rows` and `RowsDone`; `Offer`, then `Literal`s or
+//! `Windows`, `Pages` and `Patch`es, then `Again`s and `FileDone`; `Working`, at any time. It
 //! never speaks unasked, but for `Working` while it is busy with what it was last asked.
 //!
-//! A refusal leaves it deaf until the next `Meet`: what the sender said before it heard the refusal is on its way.
+//! A refusal leaves it deaf until the next `Meet` or `Compare`: what the sender said before it heard the refusal is on its way.
 
 use super::Violation;
-use super::message::{Meet, Message, Shape};
+use super::comparison::{Asked, Told};
+use super::message::{Compare, Meet, Message, Opened, Shape};
+use crate::ledger::Span;
 use crate::replica::{Row, RowId, ShardRange, SyncPoint};
 use crate::timestamp::Timestamp;
 
@@ -15,6 +18,17 @@ use crate::timestamp::Timestamp;
 /// [`Receiver::refused`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
+    /// Sum up what our device shares with the asker's. If the sums are equal, remember it and say `Alike`, else say the
+    /// `Sums` of everything; then call [`Receiver::told`].
+    Compare(Compare),
+    /// Remember what is alike of what was told last, and say the `Sums` of these spans, or `Alike` if there are none; then
+    /// call [`Receiver::told`].
+    Open {
+        /// What the sender wants to see.
+        spans: Vec<Span>,
+        /// For each span told last, which of its branches or leaves are equal on the sender's side.
+        alike: Vec<u16>,
+    },
     /// Look up the database, settle policy, metadata and timestamps, and say `Here`, `Equal` or `Missing`; then call
     /// [`Receiver::met`].
     Meet(Box<Meet>),
@@ -40,22 +54,29 @@ pub enum Action {
     },
     /// The next window of the file.
     Append(Vec<u8>),
-    /// Digests of the sender's next windows: say `Pages` for those that differ, a few at a time, and `Rebuilt` when
-    /// none is left.
-    CompareWindows(Vec<[u8; 16]>),
-    /// Say the `Signature` of these pages.
-    Sign {
+    /// A window that comes once more, of a file that has so many bytes now.
+    Amend {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
+        /// Bytes of the file now.
+        file_bytes: u64,
+        /// The window, packed.
+        bytes: Vec<u8>,
+    },
+    /// Digests of the sender's next windows: say `Differs` of those that do, a few at a time, and `Rebuilt` when none is
+    /// left.
+    CompareWindows(Vec<[u8; 16]>),
+    /// Look for these pages and say which you `Want`.
+    FindPages {
+        /// Number of the window.
+        window: u32,
+        /// Five bytes a page.
+        digests: Vec<u8>,
     },
     /// Rebuild the window.
     Apply {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
         /// What the sender's delta made.
         patch: Vec<u8>,
     },
@@ -79,19 +100,23 @@ pub struct Receiver {
 /// What comes next.
 #[derive(Debug)]
 enum Expects {
-    /// `Meet`.
+    /// `Meet` or `Compare`.
     Meet,
+    /// The driver's word on what it told of what was asked.
+    Telling(Asked),
+    /// `Open`.
+    Open(Told),
     /// The driver's word on what it met.
     Met,
     /// `Ranges`, `Rows`, `RowsDone` or `Offer`; there is a database here.
     Work { ranges: Vec<ShardRange> },
     /// `Offer`; there is none.
     Offer,
-    /// `Literal`, `Windows` or `FileDone`.
+    /// `Literal`, `Again`, `Windows` or `FileDone`.
     File { can_delta: bool },
-    /// `Want`, `Patch`, `Windows` or `FileDone`.
+    /// `Pages`, `Patch`, `Windows`, `Again` or `FileDone`.
     Delta,
-    /// `Meet`; all else is left over from before a refusal.
+    /// `Meet` or `Compare`; all else is left over from before a refusal.
     Anything,
 }
 
@@ -110,11 +135,17 @@ impl Receiver {
     pub fn hear(self, message: Message) -> Step {
         let step = |expects, action| Ok((Receiver { expects }, action));
         match (self.expects, message) {
-            (Expects::Met, message) => {
+            (Expects::Met | Expects::Telling(_), message) => {
                 Err(Violation::OutOfTurn { expected: "nothing", heard: message.name() })
             }
             (expects, Message::Working) => step(expects, Action::Wait),
             (_, Message::Meet(meet)) => step(Expects::Met, Action::Meet(meet)),
+            (_, Message::Compare(compare)) => {
+                step(Expects::Telling(Asked::everything()), Action::Compare(compare))
+            }
+            (Expects::Open(told), Message::Open { spans, alike }) => {
+                step(Expects::Telling(told.open(&spans, &alike)?), Action::Open { spans, alike })
+            }
             (Expects::Anything, _) => step(Expects::Anything, Action::Wait),
             (Expects::Work { ranges: mut so_far }, Message::Ranges { ranges, more }) => {
                 super::add_ranges(&mut so_far, ranges, more)?;
@@ -143,14 +174,20 @@ impl Receiver {
             (Expects::File { .. }, Message::Literal(window)) => {
                 step(Expects::File { can_delta: false }, Action::Append(window))
             }
+            (Expects::File { can_delta: false }, Message::Again { window, file_bytes, bytes }) => {
+                step(Expects::File { can_delta: false }, Action::Amend { window, file_bytes, bytes })
+            }
+            (Expects::Delta, Message::Again { window, file_bytes, bytes }) => {
+                step(Expects::Delta, Action::Amend { window, file_bytes, bytes })
+            }
             (Expects::File { can_delta: true } | Expects::Delta, Message::Windows(digests)) => {
                 step(Expects::Delta, Action::CompareWindows(digests))
             }
-            (Expects::Delta, Message::Want { window, pages }) => {
-                step(Expects::Delta, Action::Sign { window, pages })
+            (Expects::Delta, Message::Pages { window, digests }) => {
+                step(Expects::Delta, Action::FindPages { window, digests })
             }
-            (Expects::Delta, Message::Patch { window, pages, patch }) => {
-                step(Expects::Delta, Action::Apply { window, pages, patch })
+            (Expects::Delta, Message::Patch { window, patch }) => {
+                step(Expects::Delta, Action::Apply { window, patch })
             }
             (Expects::Delta, Message::FileDone { digest, max_row }) => {
                 // A mismatch is followed by the whole file.
@@ -171,6 +208,16 @@ impl Receiver {
         Receiver { expects }
     }
 
+    /// The driver said these `Sums`; or, if they are none, that all is `Alike`.
+    pub fn told(self, sums: &[Opened]) -> Receiver {
+        let Expects::Telling(asked) = self.expects else { unreachable!("only told when asked") };
+        let expects = match sums {
+            [] => Expects::Meet,
+            sums => Expects::Open(asked.told(sums)),
+        };
+        Receiver { expects }
+    }
+
     /// The driver said `Refused`.
     pub fn refused(self) -> Receiver {
         Receiver { expects: Expects::Anything }
@@ -181,11 +228,12 @@ impl Expects {
     fn name(&self) -> &'static str {
         match self {
             Expects::Meet | Expects::Anything => "meet",
-            Expects::Met => "nothing",
+            Expects::Met | Expects::Telling(_) => "nothing",
+            Expects::Open(_) => "spans to open",
             Expects::Work { .. } => "shard ranges, rows or an offer",
             Expects::Offer => "an offer",
             Expects::File { .. } => "the file",
-            Expects::Delta => "wants and patches",
+            Expects::Delta => "pages and patches",
         }
     }
 }

@@ -6,19 +6,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Settled, Shape};
+use super::comparison::{self, Comparison, Weighed};
+use super::message::{
+    Agreed, Basis, Compare, Intent, Meet, Message, Opened, Place, Refusal, Role, Settled, Shape,
+};
 use super::receiver::{self, Receiver};
 use super::sender::{self, Known, Limits, Outcome, Sender};
 use super::wire::{Inbox, encode};
-use super::{RANGES_LIMIT, RANGES_PER_MESSAGE, Violation};
+use super::{RANGES_LIMIT, RANGES_PER_MESSAGE, SPANS_LIMIT, Violation};
 use crate::drive::DeviceName;
-use crate::hash_path::{Hash, Partition};
+use crate::hash_path::{Hash, PartShift, Partition};
+use crate::ledger::{Key, LEAVES_LIMIT, ShortDigest, Span};
 use crate::merge;
 use crate::replica::{
     DbState, Metadata, MetadataItem, PolicyIndex, ReplicaId, ReplicaInfo, Row, RowHash, RowId, ShardRange,
     SyncPoint,
 };
-use crate::strategy::Agreement;
+use crate::ring::DeviceId;
+use crate::strategy::{Agreement, Strategy};
 use crate::timestamp::{Stamp, Timestamp};
 
 /// A replica in memory.
@@ -244,11 +249,8 @@ impl Caller<'_> {
                     ));
                     continue;
                 }
-                sender::Action::Compare { window, digests } => {
-                    self.says.push_back(match digests.is_empty() {
-                        true => self.patch(window),
-                        false => Message::Want { window, pages: vec![1] },
-                    });
+                sender::Action::TellPages { window } => {
+                    self.says.push_back(Message::Pages { window, digests: vec![1] });
                     continue;
                 }
                 sender::Action::MakePatch { window, .. } => {
@@ -282,7 +284,7 @@ impl Caller<'_> {
     }
 
     fn patch(&self, window: u32) -> Message {
-        Message::Patch { window, pages: vec![1], patch: self.file[window as usize].clone() }
+        Message::Patch { window, patch: self.file[window as usize].clone() }
     }
 
     fn say_file_done(&mut self) {
@@ -307,6 +309,7 @@ impl Answerer<'_> {
         let sender = self.meet.as_ref().map(|meet| meet.info.id.clone());
         match action {
             receiver::Action::Wait => return Ok(receiver),
+            receiver::Action::Compare(_) | receiver::Action::Open { .. } => unreachable!("nobody asks"),
             receiver::Action::Meet(meet) => {
                 (self.staged, self.announced) = (vec![], None);
                 let said = match &mut *self.replica {
@@ -320,8 +323,10 @@ impl Answerer<'_> {
                             replica.incoming.insert(meet.info.id.clone(), point);
                         }
                         match info.agrees_with(&meet.info) {
-                            true => Message::Equal { id: info.id, max_row: info.max_row, point },
-                            false => Message::Here { info: Box::new(info), point },
+                            true => {
+                                Message::Equal { id: info.id, max_row: info.max_row, point, agreed: None }
+                            }
+                            false => Message::Here { info: Box::new(info), point, agreed: None },
                         }
                     }
                 };
@@ -360,6 +365,10 @@ impl Answerer<'_> {
                 self.says.push_back(Message::Accept(basis));
             }
             receiver::Action::Append(window) => self.staged.push(window),
+            receiver::Action::Amend { window, bytes, .. } => {
+                let slot = self.staged.get_mut(window as usize).ok_or(Violation::Lie("no such window"))?;
+                *slot = bytes;
+            }
             receiver::Action::CompareWindows(digests) => {
                 let basis = self.replica.as_ref().expect("a delta needs one").file();
                 self.staged =
@@ -368,13 +377,13 @@ impl Answerer<'_> {
                 self.unmade = (0..digests.len()).filter(differs).map(|at| at as u32).collect();
                 self.announced = Some(digests);
                 for &window in &self.unmade {
-                    let digests = self.staged[window as usize].iter().take(1).copied().collect();
-                    self.says.push_back(Message::Pages { window, digests });
+                    self.says.push_back(Message::Differs { window });
                 }
                 self.say_rebuilt();
             }
-            receiver::Action::Sign { window, .. } => {
-                self.says.push_back(Message::Signature { window, signature: vec![1] });
+            receiver::Action::FindPages { window, .. } => {
+                let want = Message::Want { window, pages: vec![1], blocks: vec![], signature: vec![1] };
+                self.says.push_back(want);
             }
             receiver::Action::Apply { window, patch, .. } => {
                 let slot = self.staged.get_mut(window as usize).ok_or(Violation::Lie("no such window"))?;
@@ -458,7 +467,7 @@ fn carried(message: Message) -> Message {
 
 /// One exchange.
 fn exchange(caller: &mut Replica, other: &mut Option<Replica>, plan: &Plan, trouble: Trouble) -> Run {
-    let meet = Meet { place: place(), info: caller.info(), intent: plan.intent, role: Role::Primary };
+    let meet = Meet { place: place(), info: caller.info(), intent: plan.intent, ..meet_of("a", plan.intent) };
     let known =
         Known { outgoing: Replica::points(&caller.outgoing), incoming: Replica::points(&caller.incoming) };
     let (sender, actions) = Sender::start(meet, known, Limits { max_batches: plan.max_batches });
@@ -643,7 +652,7 @@ fn plans() -> Vec<Plan> {
             grown(),
             Some(old().with(40..50, 7)),
             Outcome::Patched,
-            &["want", "a signature"],
+            &["differs", "want"],
         ),
         plan(
             "a delta that comes out wrong",
@@ -848,9 +857,26 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
     let offer = || Message::Offer { shape: shape(), epoch: None };
     let windows = || Message::Windows(vec![[1; 16]]);
     let done = || Message::FileDone { digest: [0; 32], max_row: RowId(1) };
+    let asked = || Message::Compare(compare());
+    let branches = || [Opened::Branches([ShortDigest([5; 8]); 16])];
     type State<'a> = (&'static str, Box<dyn Fn() -> Receiver + 'a>, &'static [&'static str]);
-    let states: [State; 9] = [
+    let states: [State; 13] = [
         ("nothing said", Box::new(Receiver::start), &["meet"]),
+        ("summing up", Box::new(|| after(Receiver::start(), asked())), &[]),
+        ("nothing differs", Box::new(|| after(Receiver::start(), asked()).told(&[])), &["meet"]),
+        (
+            "told of branches",
+            Box::new(|| after(Receiver::start(), asked()).told(&branches())),
+            &["meet", "open"],
+        ),
+        (
+            "opened",
+            Box::new(|| {
+                let opened = Message::Open { spans: vec![branch(1)], alike: vec![0] };
+                after(after(Receiver::start(), asked()).told(&branches()), opened)
+            }),
+            &[],
+        ),
         ("driver at work", Box::new(|| after(Receiver::start(), meet())), &[]),
         ("a database", Box::new(|| met(true)), &["meet", "shard ranges", "rows", "rows done", "an offer"]),
         ("none", Box::new(|| met(false)), &["meet", "an offer"]),
@@ -862,28 +888,31 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
         (
             "offered, no basis",
             Box::new(|| after(met(false), offer())),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
         (
             "delta",
             Box::new(|| after(after(met(true), offer()), windows())),
-            &["meet", "window digests", "want", "a patch", "file done"],
+            &["meet", "window digests", "page digests", "a patch", "a window once more", "file done"],
         ),
         (
             "delta done",
             Box::new(|| after(after(after(met(true), offer()), windows()), done())),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
         (
             "offered, a window came",
             Box::new(|| after(after(met(true), offer()), Message::Literal(vec![]))),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
     ];
     for (state, receiver, fitting) in &states {
         for message in samples() {
             let name = message.name();
-            let fits = fitting.contains(&name) || (name == "working" && *state != "driver at work");
+            // Whoever may meet may as well compare.
+            let like = if name == "compare" { "meet" } else { name };
+            let busy = ["driver at work", "summing up", "opened"].contains(state);
+            let fits = fitting.contains(&like) || (name == "working" && !busy);
             match receiver().hear(message) {
                 Ok(_) => assert!(fits, "{state}: {name} was taken"),
                 Err(Violation::OutOfTurn { heard, .. }) => assert!(!fits && heard == name, "{state}: {name}"),
@@ -891,7 +920,7 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
             }
         }
     }
-    // After a refusal, and after a whole file, all but a meeting is passed over.
+    // After a refusal, and after a whole file, all but a meeting or a comparison is passed over.
     let deaf: [fn() -> Receiver; 2] = [
         || Receiver::start().refused(),
         || {
@@ -906,7 +935,7 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
     ];
     for receiver in deaf {
         for message in samples() {
-            let meets = matches!(message, Message::Meet(_));
+            let meets = matches!(message, Message::Meet(_) | Message::Compare(_));
             let (_, action) = receiver().hear(message).expect("passed over");
             assert_eq!(action != receiver::Action::Wait, meets);
         }
@@ -921,7 +950,8 @@ fn a_sender_hears_what_fits_and_calls_the_rest_out_of_turn() {
     };
     let small = || plan(Replica::new("a").with(0..3, 5));
     let large = || plan(Replica::new("a").aged(1_000_000).with(0..3, 5));
-    let here = |replica: Replica| Message::Here { info: Box::new(replica.info()), point: RowId::NONE };
+    let here =
+        |replica: Replica| Message::Here { info: Box::new(replica.info()), point: RowId::NONE, agreed: None };
     let after = |sender: Sender, said: Message| sender.hear(said).expect("fits").0;
     let basis = || Message::Accept(Some(Basis { file_bytes: 1, page_bytes: 4096, sample: vec![1] }));
     let ranged = || {
@@ -951,7 +981,7 @@ fn a_sender_hears_what_fits_and_calls_the_rest_out_of_turn() {
         (
             "delta",
             Box::new(|| after(offering(), basis()).weighed(Some(1.0)).0),
-            &["page digests", "a signature", "rebuilt"],
+            &["differs", "want", "rebuilt"],
         ),
         (
             "delta done",
@@ -984,7 +1014,8 @@ fn a_receiver_cannot_take_more_than_was_sent() {
     let meet = Meet { info: Replica::new("a").with(0..3, 5).info(), ..meet_of("a", Intent::Agree) };
     let flowing = || {
         let (sender, _) = Sender::start(meet.clone(), Known::default(), Limits { max_batches: 9 });
-        let here = Message::Here { info: Box::new(Replica::new("b").info()), point: RowId::NONE };
+        let here =
+            Message::Here { info: Box::new(Replica::new("b").info()), point: RowId::NONE, agreed: None };
         sender.hear(here).expect("fits").0.sent_rows(RowId(2), true).0
     };
     assert!(flowing().hear(Message::Took { through: RowId(3) }).is_err(), "a row that was not sent");
@@ -1021,6 +1052,182 @@ fn shard_ranges_have_limits_in_number_and_size() {
     }
 }
 
+#[test]
+fn what_both_remember_of_an_agreement_is_as_good_as_a_point() {
+    let (mine, theirs) = (Replica::new("a").with(0..9, 5), Replica::new("b").with(0..7, 4));
+    let chosen = |agreed: Option<i64>, confirmed: Option<i64>| {
+        let agreed = agreed.map(|row| Agreed { state: ShortDigest([1; 8]), row: RowId(row) });
+        let meet = Meet { info: mine.info(), agreed, ..meet_of("a", Intent::Agree) };
+        let (sender, _) = Sender::start(meet, Known::default(), Limits { max_batches: 9 });
+        let (info, agreed) = (Box::new(theirs.info()), confirmed.map(RowId));
+        let (sender, _) = sender.hear(Message::Here { info, point: RowId(1), agreed }).expect("fits");
+        sender.choice(&theirs.info(), RowId(1)).strategy
+    };
+    let after = |row, restart| Strategy::Rows { after: RowId(row), restart };
+    assert_eq!(chosen(None, None), after(1, false));
+    assert_eq!(chosen(Some(5), Some(4)), after(5, false));
+    assert_eq!(chosen(Some(0), Some(4)), after(1, false), "a point that knows more");
+    assert_eq!(chosen(Some(5), None), after(1, false), "it does not remember");
+    assert_eq!(chosen(None, Some(4)), after(1, false), "nobody asked");
+    // All of ours was there then, and not all of theirs is here: the difference is the peer's to send.
+    assert_eq!(chosen(Some(9), Some(4)), Strategy::Nothing(Agreement::PeerAhead));
+    // All of both was, and yet they differ: the memory is wrong, or rows changed beneath it.
+    assert_eq!(chosen(Some(9), Some(7)), after(-1, true));
+    // We were put back to an older copy.
+    assert_eq!(chosen(Some(50), Some(4)), after(-1, true));
+}
+
+#[test]
+fn a_receiver_lets_open_only_what_it_told_and_each_but_once() {
+    let asked = || Receiver::start().hear(Message::Compare(compare())).expect("fits").0;
+    let branches = |count: usize| vec![Opened::Branches([ShortDigest([5; 8]); 16]); count];
+    let leaves = |count: usize| {
+        vec![Opened::Leaves((0..count).map(|nth| (Key(nth as u128), ShortDigest([1; 8]))).collect())]
+    };
+    let open = |receiver: Receiver, spans: &[Span], alike: &[u16]| {
+        receiver.hear(Message::Open { spans: spans.to_vec(), alike: alike.to_vec() })
+    };
+    let told = || asked().told(&branches(1));
+    let fits = |heard: Result<(Receiver, receiver::Action), Violation>| match heard {
+        Ok((receiver, receiver::Action::Open { .. })) => receiver,
+        other => panic!("{other:?}"),
+    };
+    let lies = |heard: Result<(Receiver, receiver::Action), Violation>| {
+        assert!(matches!(heard, Err(Violation::Lie(_))), "{heard:?}");
+    };
+    let below = |span: Span, nth: usize| span.branches()[nth];
+
+    let all: Vec<Span> = Span::ALL.branches();
+    fits(open(told(), &all, &[0]));
+    let done = fits(open(told(), &[], &[0xffff])).told(&[]);
+    assert!(matches!(open(done, &[], &[]), Err(Violation::OutOfTurn { .. })), "it is over");
+    lies(open(told(), &[Span::ALL], &[0]));
+    lies(open(told(), &[below(branch(3), 0)], &[0]));
+    lies(open(told(), &[branch(3), branch(3)], &[0]));
+    // What is alike need not be looked at.
+    lies(open(told(), &[branch(3)], &[1 << 3]));
+    for marks in [&[][..], &[0, 0]] {
+        lies(open(told(), &[branch(3)], marks));
+    }
+    // Leaves have marks only as many as they are, and nothing below them.
+    for count in [0, 1, LEAVES_LIMIT] {
+        let told = || asked().told(&leaves(count));
+        let most = (0..count).fold(0, |marks, nth| marks | 1_u16 << nth);
+        fits(open(told(), &[], &[most]));
+        if count < LEAVES_LIMIT {
+            lies(open(told(), &[], &[1 << count]));
+        }
+        lies(open(told(), &[branch(0)], &[0]));
+    }
+    // What was told last comes first; what is passed over is given up; nothing comes twice.
+    let second = || fits(open(told(), &[branch(2), branch(4)], &[0])).told(&branches(2));
+    fits(open(second(), &[below(branch(2), 0), below(branch(4), 15), branch(9)], &[0, 0]));
+    lies(open(second(), &[branch(2)], &[0, 0]));
+    lies(open(second(), &[below(branch(3), 0)], &[0, 0]));
+    lies(open(second(), &[below(branch(4), 1), below(branch(2), 1)], &[0, 0]));
+    lies(open(second(), &[branch(9), below(branch(4), 1)], &[0, 0]));
+    let third = || fits(open(second(), &[branch(9)], &[0, 0])).told(&branches(1));
+    fits(open(third(), &[below(branch(9), 1), branch(10)], &[0]));
+    lies(open(third(), &[below(branch(4), 1)], &[0]));
+    lies(open(third(), &[branch(9)], &[0]));
+    // Another comparison begins from the start.
+    let again = third().hear(Message::Compare(compare())).expect("at any time").0.told(&branches(1));
+    lies(open(again, &[below(branch(9), 1)], &[0]));
+
+    let wide = || fits(open(told(), &all, &[0])).told(&branches(16));
+    let most: Vec<Span> = all.iter().flat_map(|span| span.branches()).collect();
+    for count in [0, 1, SPANS_LIMIT] {
+        fits(open(wide(), &most[..count], &[0; 16]));
+    }
+    let many = open(wide(), &most[..SPANS_LIMIT + 1], &[0; 16]);
+    assert!(matches!(many, Err(Violation::TooMany("spans"))), "{many:?}");
+}
+
+#[test]
+fn a_comparison_hears_what_fits_and_calls_the_rest_out_of_turn() {
+    let first = || Comparison::start(compare()).0;
+    let sums = |count: usize| Message::Sums(vec![Opened::Branches([ShortDigest([5; 8]); 16]); count]);
+    let after = |comparison: Comparison, said: Message| comparison.hear(said).expect("fits").0;
+    let weighed = |open: u16| after(first(), sums(1)).weighed(&[Weighed { alike: 0, open }]).0;
+    type State<'a> = (&'static str, Box<dyn Fn() -> Comparison + 'a>, &'static [&'static str]);
+    let states: [State; 5] = [
+        ("asked", Box::new(first), &["alike", "sums"]),
+        ("weighing", Box::new(|| after(first(), sums(1))), &[]),
+        ("opened", Box::new(|| weighed(1)), &["sums"]),
+        ("opened no more", Box::new(|| weighed(0)), &["alike"]),
+        ("over", Box::new(|| after(first(), Message::Alike)), &[]),
+    ];
+    for (state, comparison, fitting) in &states {
+        for message in samples() {
+            let name = message.name();
+            // Databases from one end to the other are in no branch.
+            let lies = *state == "opened"
+                && matches!(&message, Message::Sums(sums) if matches!(sums[0], Opened::Leaves(_)));
+            let fits = fitting.contains(&name) || ["working", "refused"].contains(&name);
+            match comparison().hear(message) {
+                Ok(_) => assert!(fits && !lies, "{state}: {name} was taken"),
+                Err(Violation::OutOfTurn { heard, .. }) => assert!(!fits && heard == name, "{state}: {name}"),
+                Err(Violation::Lie(_)) => assert!(lies, "{state}: {name}"),
+                Err(other) => panic!("{state}: {name}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_comparison_believes_only_sums_that_can_be() {
+    let opened = |open: u16| {
+        let everything = Message::Sums(vec![Opened::Branches([ShortDigest([5; 8]); 16])]);
+        let (comparison, action) = Comparison::start(compare()).0.hear(everything).expect("fits");
+        assert!(matches!(action, comparison::Action::Weigh(told) if told[0].0 == Span::ALL));
+        comparison.weighed(&[Weighed { alike: 0, open }])
+    };
+    let leaves =
+        |keys: &[u128]| Opened::Leaves(keys.iter().map(|key| (Key(*key), ShortDigest([1; 8]))).collect());
+    let branches = || Opened::Branches([ShortDigest([5; 8]); 16]);
+    let hears = |sums: Vec<Opened>| opened(0b1001).0.hear(Message::Sums(sums)).map(|_| ());
+    let is_lie = |sums: Vec<Opened>| assert!(matches!(hears(sums), Err(Violation::Lie(_))));
+    let second = 3 << 124;
+    assert_eq!(opened(0b1001).1, Message::Open { spans: vec![branch(0), branch(3)], alike: vec![0] });
+    assert_eq!(hears(vec![branches(), leaves(&[])]), Ok(()));
+    assert_eq!(hears(vec![leaves(&[0, 1, (1 << 124) - 1]), leaves(&[second])]), Ok(()));
+    is_lie(vec![]);
+    is_lie(vec![branches()]);
+    is_lie(vec![branches(), branches(), branches()]);
+    is_lie(vec![branches(), leaves(&[second - 1])]);
+    is_lie(vec![leaves(&[0, 1 << 124]), branches()]);
+    is_lie(vec![leaves(&[1, 0]), branches()]);
+    is_lie(vec![leaves(&[1, 1]), branches()]);
+    let many: Vec<u128> = (0..=LEAVES_LIMIT as u128).collect();
+    assert_eq!(hears(vec![leaves(&many[..LEAVES_LIMIT]), branches()]), Ok(()));
+    assert_eq!(hears(vec![leaves(&many), branches()]), Err(Violation::TooMany("leaves")));
+}
+
+#[test]
+fn branches_without_end_end_at_a_single_key() {
+    let endless = |count| Message::Sums(vec![Opened::Branches([ShortDigest([5; 8]); 16]); count]);
+    let mut receiver = Receiver::start().hear(Message::Compare(compare())).expect("fits").0;
+    let mut comparison = Comparison::start(compare()).0;
+    let (mut asked, mut rounds) = (1, 0);
+    let violation = loop {
+        let sums = vec![Opened::Branches([ShortDigest([5; 8]); 16]); asked];
+        receiver = receiver.told(&sums);
+        comparison = match comparison.hear(endless(asked)) {
+            Ok((comparison, _)) => comparison,
+            Err(violation) => break violation,
+        };
+        let (next, said) = comparison.weighed(&vec![Weighed { alike: 0, open: 0xffff }; asked]);
+        let Message::Open { spans, .. } = &said else { panic!("it opens") };
+        (asked, rounds) = (spans.len(), rounds + 1);
+        assert!(asked <= SPANS_LIMIT);
+        // A caller keeps the order that a receiver insists on.
+        receiver = receiver.hear(said).expect("each was told").0;
+        comparison = next;
+    };
+    assert_eq!(violation, Violation::Lie("branches of a single key"));
+    assert_eq!(rounds, usize::from(Span::DIGITS_LIMIT));
+}
+
 /// One message of each kind, two of those that may lack something.
 pub(super) fn samples() -> Vec<Message> {
     let id = || ReplicaId::new("0f2c7d1e-sdb1").unwrap();
@@ -1039,11 +1246,21 @@ pub(super) fn samples() -> Vec<Message> {
     };
     let epoch = Timestamp::new(175_000_000_000_000, 0);
     vec![
+        Message::Compare(compare()),
+        Message::Open { spans: vec![branch(0), branch(15)], alike: vec![0b110] },
+        Message::Alike,
+        Message::Sums(vec![Opened::Branches([ShortDigest([5; 8]); 16])]),
+        Message::Sums(vec![Opened::Leaves(vec![
+            (Key(5), ShortDigest([1; 8])),
+            (Key(u128::MAX), ShortDigest([2; 8])),
+        ])]),
         Message::Meet(Box::new(Meet {
             place: place(),
             info: full.clone(),
             intent: Intent::Leave,
             role: Role::Handoff,
+            asker: Some(DeviceId(300)),
+            agreed: Some(Agreed { state: ShortDigest([6; 8]), row: RowId(70) }),
         })),
         Message::Ranges { ranges: vec![range("a/shard"), range("ä")], more: false },
         Message::Rows { rows: vec![row(1, "one", 5), row(7, "seven", 6)] },
@@ -1054,19 +1271,20 @@ pub(super) fn samples() -> Vec<Message> {
         },
         Message::Offer { shape: shape(), epoch },
         Message::Literal(vec![0, 1, 2]),
+        Message::Again { window: 2, file_bytes: 1 << 40, bytes: vec![0, 1, 2] },
         Message::Windows(vec![[7; 16], [8; 16]]),
-        Message::Want { window: 3, pages: vec![0xff, 1] },
-        Message::Patch { window: u32::MAX, pages: vec![0xff, 1], patch: vec![9; 20] },
+        Message::Pages { window: 0, digests: vec![5; 15] },
+        Message::Patch { window: u32::MAX, patch: vec![9; 20] },
         Message::FileDone { digest: [3; 32], max_row: RowId(12) },
-        Message::Here { info: Box::new(full), point: RowId(4) },
-        Message::Equal { id: id(), max_row: RowId(5), point: RowId::NONE },
+        Message::Here { info: Box::new(full), point: RowId(4), agreed: Some(RowId(0)) },
+        Message::Equal { id: id(), max_row: RowId(5), point: RowId::NONE, agreed: None },
         Message::Missing,
         Message::Refused(Refusal::Failed("out of luck".to_owned())),
         Message::Took { through: RowId(0) },
         Message::Accept(None),
         Message::Accept(Some(Basis { file_bytes: 8192, page_bytes: 4096, sample: vec![1; 10] })),
-        Message::Pages { window: 0, digests: vec![5; 15] },
-        Message::Signature { window: 1, signature: vec![6; 20] },
+        Message::Differs { window: 1 },
+        Message::Want { window: 3, pages: vec![0xff, 1], blocks: vec![7; 8], signature: vec![6; 20] },
         Message::Rebuilt,
         Message::Mismatch,
         Message::Working,
@@ -1079,7 +1297,20 @@ fn there_is_a_sample_of_every_kind() {
     let mut kinds: Vec<&str> = samples().iter().map(Message::name).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 22, "a new message needs a sample here");
+    assert_eq!(kinds.len(), 27, "a new message needs a sample here");
+}
+
+fn compare() -> Compare {
+    Compare {
+        device: DeviceName::new("sdb1").unwrap(),
+        asker: DeviceId(300),
+        part_shift: PartShift::new(18).unwrap(),
+        sum: ShortDigest([8; 8]),
+    }
+}
+
+fn branch(nth: usize) -> Span {
+    Span::ALL.branches()[nth]
 }
 
 fn shape() -> Shape {
@@ -1091,7 +1322,7 @@ fn place() -> Place {
 }
 
 fn meet_of(id: &str, intent: Intent) -> Meet {
-    Meet { place: place(), info: info(id), intent, role: Role::Primary }
+    Meet { place: place(), info: info(id), intent, role: Role::Primary, asker: None, agreed: None }
 }
 
 fn row(id: i64, name: &str, time: u64) -> Row {

@@ -9,14 +9,14 @@
 
 pub use super::fields::WireError;
 use super::fields::{Reader, Writer};
-use super::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Settled, Shape};
-use super::{DIGESTS_PER_MESSAGE, FRAME_LIMIT, POINTS_LIMIT, RANGES_PER_MESSAGE, VERSION, rows};
-use crate::drive::DeviceName;
+use super::message::{Agreed, Basis, Intent, Meet, Message, Place, Refusal, Role, Settled, Shape};
+use super::{DIGESTS_PER_MESSAGE, FRAME_LIMIT, POINTS_LIMIT, RANGES_PER_MESSAGE, SPANS_LIMIT, VERSION, rows};
 use crate::hash_path::{Hash, Partition};
 use crate::replica::{
     DbState, Metadata, MetadataItem, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, ShardRange,
     SyncPoint, TEXT_LIMIT,
 };
+use crate::ring::DeviceId;
 use crate::timestamp::{Stamp, Timestamp};
 
 /// The most a container's metadata may take, as keys, values and stamps. Swift lets clients set 4 KiB in 90 keys; system
@@ -72,23 +72,51 @@ impl Greeting {
 /// Collects the pieces of a stream and gives back messages.
 #[derive(Debug, Default)]
 pub struct Inbox {
+    /// What has come, and room for more behind it.
     pending: Vec<u8>,
     read: usize,
+    filled: usize,
 }
 
 impl Inbox {
     /// Takes the next piece of the stream.
     pub fn feed(&mut self, piece: &[u8]) {
+        self.make_room(piece.len())[..piece.len()].copy_from_slice(piece);
+        self.fed(piece.len());
+    }
+
+    /// Where the next piece of the stream may be put, so that it need not be copied: room for the rest of a message
+    /// that has begun, and a little more. Never more than a little, or as much again as has come of it: what is only
+    /// announced takes no memory.
+    pub fn room(&mut self) -> &mut [u8] {
+        let have = self.filled - self.read;
+        let announced = match self.pending[self.read..self.filled].first_chunk::<4>() {
+            Some(head) => (4 + u32::from_be_bytes(*head) as usize).saturating_sub(have),
+            None => 0,
+        };
+        let ready = self.pending.len() - have;
+        self.make_room(ROOM_BYTES + announced.min(have.max(LARGE_ROOM_BYTES).max(ready)))
+    }
+
+    /// So many bytes of that room were filled.
+    pub fn fed(&mut self, bytes: usize) {
+        self.filled += bytes;
+    }
+
+    fn make_room(&mut self, bytes: usize) -> &mut [u8] {
         if self.read > 0 {
-            self.pending.drain(..self.read);
-            self.read = 0;
+            self.pending.copy_within(self.read..self.filled, 0);
+            (self.read, self.filled) = (0, self.filled - self.read);
         }
-        self.pending.extend_from_slice(piece);
+        if self.pending.len() < self.filled + bytes {
+            self.pending.resize(self.filled + bytes, 0);
+        }
+        &mut self.pending[self.filled..][..bytes]
     }
 
     /// Nothing waits here, not even part of a message.
     pub fn is_empty(&self) -> bool {
-        self.read == self.pending.len()
+        self.read == self.filled
     }
 
     /// How many bytes the next message has, if it has begun to arrive.
@@ -96,7 +124,7 @@ impl Inbox {
     /// # Errors
     /// As [`Inbox::next_message`].
     pub fn announced(&self) -> Result<Option<usize>, WireError> {
-        let Some(head) = self.pending[self.read..].first_chunk::<4>() else { return Ok(None) };
+        let Some(head) = self.pending[self.read..self.filled].first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head);
         if length == 0 || length as usize > FRAME_LIMIT {
             return Err(WireError::FrameLength(length));
@@ -110,22 +138,60 @@ impl Inbox {
     /// [`WireError`] as soon as the bytes at hand show that no message can come of them.
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
         let Some(length) = self.announced()? else { return Ok(None) };
-        let Some(frame) = self.pending[self.read..].get(4..4 + length) else { return Ok(None) };
+        let Some(frame) = self.pending[self.read..self.filled].get(4..4 + length) else { return Ok(None) };
         let message = decode(frame)?;
         self.read += 4 + frame.len();
-        if self.read == self.pending.len() {
-            self.pending.clear();
-            self.pending.shrink_to(4 << 10);
-            self.read = 0;
+        // Large messages come one after the other; once a small one comes, their room is given back.
+        if length <= ROOM_BYTES {
+            self.give_back();
         }
         Ok(Some(message))
     }
+
+    /// Gives back the room that large messages took, if nothing is in it.
+    pub fn give_back(&mut self) {
+        if self.is_empty() && self.pending.len() > ROOM_BYTES {
+            (self.pending, self.read, self.filled) = (Vec::new(), 0, 0);
+        }
+    }
+}
+
+/// Room for a message of which nothing is known yet, so that a connection that waits costs little.
+const ROOM_BYTES: usize = 4 << 10;
+/// Room for the next part of one that is known to be long.
+const LARGE_ROOM_BYTES: usize = 64 << 10;
+
+/// Begins the frame of a [`Message::Literal`] in a buffer that is used again: what is appended is its window, as
+/// [`crate::delta::Packer`] has it. [`seal`] ends it.
+pub fn begin_literal(frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.extend_from_slice(&[0, 0, 0, 0, tag::LITERAL]);
+}
+
+/// Puts its length before a frame.
+pub fn seal(frame: &mut [u8]) {
+    let length = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
 }
 
 /// A message as a frame, ready to be written.
 pub fn encode(message: &Message) -> Vec<u8> {
     let mut out = Writer(vec![0; 4]);
     match message {
+        Message::Compare(compare) => {
+            out.byte(tag::COMPARE);
+            out.compare(compare);
+        }
+        Message::Open { spans, alike } => {
+            out.byte(tag::OPEN);
+            out.list(spans, Writer::span);
+            out.list(alike, |out, mask| out.raw(&mask.to_be_bytes()));
+        }
+        Message::Alike => out.byte(tag::ALIKE),
+        Message::Sums(sums) => {
+            out.byte(tag::SUMS);
+            out.list(sums, Writer::opened);
+        }
         Message::Meet(meet) => {
             out.byte(tag::MEET);
             out.text(meet.place.device.as_str());
@@ -140,6 +206,11 @@ pub fn encode(message: &Message) -> Vec<u8> {
             out.byte(match meet.role {
                 Role::Primary => 0,
                 Role::Handoff => 1,
+            });
+            out.optional(meet.asker, |out, asker| out.number(asker.0.into()));
+            out.optional(meet.agreed, |out, agreed| {
+                out.digest(&agreed.state);
+                out.signed(agreed.row.0);
             });
         }
         Message::Ranges { ranges, more } => {
@@ -168,19 +239,24 @@ pub fn encode(message: &Message) -> Vec<u8> {
             out.byte(tag::LITERAL);
             out.raw(bytes);
         }
+        Message::Again { window, file_bytes, bytes } => {
+            out.byte(tag::AGAIN);
+            out.number((*window).into());
+            out.number(*file_bytes);
+            out.raw(bytes);
+        }
         Message::Windows(digests) => {
             out.byte(tag::WINDOWS);
             out.list(digests, |out, digest| out.raw(digest));
         }
-        Message::Want { window, pages } => {
-            out.byte(tag::WANT);
+        Message::Pages { window, digests } => {
+            out.byte(tag::PAGES);
             out.number((*window).into());
-            out.raw(pages);
+            out.raw(digests);
         }
-        Message::Patch { window, pages, patch } => {
+        Message::Patch { window, patch } => {
             out.byte(tag::PATCH);
             out.number((*window).into());
-            out.bytes(pages);
             out.raw(patch);
         }
         Message::FileDone { digest, max_row } => {
@@ -188,16 +264,18 @@ pub fn encode(message: &Message) -> Vec<u8> {
             out.raw(digest);
             out.signed(max_row.0);
         }
-        Message::Here { info, point } => {
+        Message::Here { info, point, agreed } => {
             out.byte(tag::HERE);
             out.info(info);
             out.signed(point.0);
+            out.optional(*agreed, |out, row| out.signed(row.0));
         }
-        Message::Equal { id, max_row, point } => {
+        Message::Equal { id, max_row, point, agreed } => {
             out.byte(tag::EQUAL);
             out.text(id.as_str());
             out.signed(max_row.0);
             out.signed(point.0);
+            out.optional(*agreed, |out, row| out.signed(row.0));
         }
         Message::Missing => out.byte(tag::MISSING),
         Message::Refused(refusal) => {
@@ -216,14 +294,15 @@ pub fn encode(message: &Message) -> Vec<u8> {
                 out.raw(&basis.sample);
             }
         }
-        Message::Pages { window, digests } => {
-            out.byte(tag::PAGES);
+        Message::Differs { window } => {
+            out.byte(tag::DIFFERS);
             out.number((*window).into());
-            out.raw(digests);
         }
-        Message::Signature { window, signature } => {
-            out.byte(tag::SIGNATURE);
+        Message::Want { window, pages, blocks, signature } => {
+            out.byte(tag::WANT);
             out.number((*window).into());
+            out.bytes(pages);
+            out.bytes(blocks);
             out.raw(signature);
         }
         Message::Rebuilt => out.byte(tag::REBUILT),
@@ -237,16 +316,22 @@ pub fn encode(message: &Message) -> Vec<u8> {
         }
     }
     let mut frame = out.0;
-    let length = (frame.len() - 4) as u32;
-    frame[..4].copy_from_slice(&length.to_be_bytes());
+    seal(&mut frame);
     frame
 }
 
 fn decode(frame: &[u8]) -> Result<Message, WireError> {
     let mut from = Reader(frame);
     let message = match from.byte("kind")? {
+        tag::COMPARE => Message::Compare(from.compare()?),
+        tag::OPEN => Message::Open {
+            spans: from.list("spans", SPANS_LIMIT, Reader::span)?,
+            alike: from.list("marks", SPANS_LIMIT, |from| from.array("marks").map(u16::from_be_bytes))?,
+        },
+        tag::ALIKE => Message::Alike,
+        tag::SUMS => Message::Sums(from.list("sums", SPANS_LIMIT, Reader::opened)?),
         tag::MEET => {
-            let device = DeviceName::new(from.text("device")?).ok_or(WireError::Field("device name"))?;
+            let device = from.device_name()?;
             let partition = Partition(from.u32("partition")?);
             let hash = Hash(from.array("hash")?);
             let info = from.info()?;
@@ -261,7 +346,12 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
                 1 => Role::Handoff,
                 _ => return Err(WireError::Field("role")),
             };
-            Message::Meet(Box::new(Meet { place: Place { device, partition, hash }, info, intent, role }))
+            let asker = from.optional("asker", |from| from.u32("asker").map(DeviceId))?;
+            let agreed = from.optional("agreement", |from| {
+                Ok(Agreed { state: from.digest()?, row: from.row_id("agreed row")? })
+            })?;
+            let place = Place { device, partition, hash };
+            Message::Meet(Box::new(Meet { place, info, intent, role, asker, agreed }))
         }
         tag::RANGES => Message::Ranges {
             ranges: from.list("shard ranges", RANGES_PER_MESSAGE, Reader::range)?,
@@ -284,24 +374,30 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             },
         },
         tag::LITERAL => Message::Literal(from.rest().to_vec()),
+        tag::AGAIN => Message::Again {
+            window: from.u32("window")?,
+            file_bytes: from.number("file size")?,
+            bytes: from.rest().to_vec(),
+        },
         tag::WINDOWS => {
             let digest = |from: &mut Reader<'_>| from.array("window digest");
             Message::Windows(from.list("window digests", DIGESTS_PER_MESSAGE, digest)?)
         }
-        tag::WANT => Message::Want { window: from.u32("window")?, pages: from.rest().to_vec() },
-        tag::PATCH => Message::Patch {
-            window: from.u32("window")?,
-            pages: from.bytes("page set")?.to_vec(),
-            patch: from.rest().to_vec(),
-        },
+        tag::PAGES => Message::Pages { window: from.u32("window")?, digests: from.rest().to_vec() },
+        tag::PATCH => Message::Patch { window: from.u32("window")?, patch: from.rest().to_vec() },
         tag::FILE_DONE => {
             Message::FileDone { digest: from.array("file digest")?, max_row: from.row_id("last row")? }
         }
-        tag::HERE => Message::Here { info: Box::new(from.info()?), point: from.row_id("sync point")? },
+        tag::HERE => Message::Here {
+            info: Box::new(from.info()?),
+            point: from.row_id("sync point")?,
+            agreed: from.optional("agreed row", |from| from.row_id("agreed row"))?,
+        },
         tag::EQUAL => Message::Equal {
             id: from.replica_id()?,
             max_row: from.row_id("last row")?,
             point: from.row_id("sync point")?,
+            agreed: from.optional("agreed row", |from| from.row_id("agreed row"))?,
         },
         tag::MISSING => Message::Missing,
         tag::REFUSED => Message::Refused(from.refusal()?),
@@ -312,8 +408,13 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             page_bytes: from.u32("page size")?,
             sample: from.rest().to_vec(),
         })),
-        tag::PAGES => Message::Pages { window: from.u32("window")?, digests: from.rest().to_vec() },
-        tag::SIGNATURE => Message::Signature { window: from.u32("window")?, signature: from.rest().to_vec() },
+        tag::DIFFERS => Message::Differs { window: from.u32("window")? },
+        tag::WANT => Message::Want {
+            window: from.u32("window")?,
+            pages: from.bytes("page set")?.to_vec(),
+            blocks: from.bytes("digests of blocks")?.to_vec(),
+            signature: from.rest().to_vec(),
+        },
         tag::REBUILT => Message::Rebuilt,
         tag::MISMATCH => Message::Mismatch,
         tag::WORKING => Message::Working,
@@ -330,7 +431,7 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
     }
 }
 
-/// The numbers of the messages. Never reused for another meaning.
+/// The numbers of the messages. Never reused for another meaning: 8, 71 and 72 were of an older delta.
 mod tag {
     pub const MEET: u8 = 1;
     pub const RANGES: u8 = 2;
@@ -339,21 +440,26 @@ mod tag {
     pub const OFFER: u8 = 5;
     pub const LITERAL: u8 = 6;
     pub const WINDOWS: u8 = 7;
-    pub const WANT: u8 = 8;
     pub const PATCH: u8 = 9;
     pub const FILE_DONE: u8 = 10;
+    pub const AGAIN: u8 = 13;
+    pub const PAGES: u8 = 14;
+    pub const COMPARE: u8 = 11;
+    pub const OPEN: u8 = 12;
     pub const HERE: u8 = 65;
     pub const EQUAL: u8 = 66;
     pub const MISSING: u8 = 67;
     pub const REFUSED: u8 = 68;
     pub const TOOK: u8 = 69;
     pub const ACCEPT: u8 = 70;
-    pub const PAGES: u8 = 71;
-    pub const SIGNATURE: u8 = 72;
     pub const REBUILT: u8 = 73;
     pub const MISMATCH: u8 = 74;
     pub const WORKING: u8 = 75;
     pub const SETTLED: u8 = 76;
+    pub const ALIKE: u8 = 77;
+    pub const SUMS: u8 = 78;
+    pub const DIFFERS: u8 = 79;
+    pub const WANT: u8 = 80;
 }
 
 /// Appends what replicas say of themselves.
@@ -426,6 +532,7 @@ impl Writer {
             Refusal::TooMany => 8,
             Refusal::Failed(_) => 9,
             Refusal::NotPrimary => 10,
+            Refusal::NoLedger => 11,
         });
         if let Refusal::Failed(why) = refusal {
             let mut end = why.len().min(TEXT_LIMIT);
@@ -552,6 +659,7 @@ impl Reader<'_> {
             8 => Refusal::TooMany,
             9 => Refusal::Failed(self.text("reason")?),
             10 => Refusal::NotPrimary,
+            11 => Refusal::NoLedger,
             _ => return Err(WireError::Field("refusal")),
         })
     }
@@ -561,8 +669,10 @@ impl Reader<'_> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::message::Opened;
     use super::super::tests::samples;
     use super::*;
+    use crate::ledger::{Key, LEAVES_LIMIT, ShortDigest, Span};
 
     fn frames() -> Vec<Vec<u8>> {
         samples().iter().map(encode).collect()
@@ -586,7 +696,11 @@ mod tests {
     }
 
     fn meet_with(change: impl FnOnce(&mut Meet)) -> Vec<u8> {
-        let Some(Message::Meet(mut meet)) = samples().into_iter().next() else { panic!("the first sample") };
+        let meet = samples().into_iter().find_map(|sample| match sample {
+            Message::Meet(meet) => Some(meet),
+            _ => None,
+        });
+        let mut meet = meet.expect("a sample");
         change(&mut meet);
         encode(&Message::Meet(meet))
     }
@@ -606,6 +720,7 @@ mod tests {
             Refusal::Sharding,
             Refusal::TooMany,
             Refusal::NotPrimary,
+            Refusal::NoLedger,
         ] {
             let message = Message::Refused(refusal);
             assert_eq!(heard([encode(&message).as_slice()]), Ok(vec![message]));
@@ -652,7 +767,7 @@ mod tests {
             let body = &frame[4..];
             let longer = framed(&[body, &[0]].concat());
             // Messages that end in bytes of any number take one more, or one less, for theirs.
-            let open = matches!(body[0], tag::LITERAL | tag::WANT | tag::PATCH | tag::PAGES | tag::SIGNATURE)
+            let open = matches!(body[0], tag::LITERAL | tag::AGAIN | tag::PAGES | tag::PATCH | tag::WANT)
                 || (body[0] == tag::ACCEPT && body.len() > 1);
             assert_eq!(heard([longer.as_slice()]).is_ok(), open, "kind {}", body[0]);
             if !open {
@@ -682,6 +797,7 @@ mod tests {
         inbox.feed(&(FRAME_LIMIT as u32).to_be_bytes());
         assert_eq!(inbox.next_message(), Ok(None));
         assert!(inbox.pending.capacity() < 1024);
+        assert!(inbox.room().len() <= ROOM_BYTES + LARGE_ROOM_BYTES);
     }
 
     #[test]
@@ -692,7 +808,11 @@ mod tests {
             encode(&Message::RowsDone { through: RowId(1), restart: false, points: vec![point; count] })
         };
         let ranges = |count: usize| {
-            let Some(Message::Ranges { ranges, .. }) = samples().into_iter().nth(1) else { panic!("ranges") };
+            let ranges = samples().into_iter().find_map(|sample| match sample {
+                Message::Ranges { ranges, .. } => Some(ranges),
+                _ => None,
+            });
+            let ranges = ranges.expect("a sample");
             encode(&Message::Ranges { ranges: vec![ranges[0].clone(); count], more: false })
         };
         let metadata = |count: usize| {
@@ -702,7 +822,21 @@ mod tests {
         };
         let says = |frame: Vec<u8>| heard([frame.as_slice()]).map(|heard| heard.len());
         type Make<'a> = &'a dyn Fn(usize) -> Vec<u8>;
-        let lists: [(Make, usize, &str); 4] = [
+        let span = |nth: usize| Span::new((nth as u128) << 120, 2).expect("two digits");
+        let spans =
+            |count: usize| encode(&Message::Open { spans: (0..count).map(span).collect(), alike: vec![] });
+        let marks = |count: usize| encode(&Message::Open { spans: vec![], alike: vec![1; count] });
+        let sums =
+            |count: usize| encode(&Message::Sums(vec![Opened::Branches([ShortDigest([3; 8]); 16]); count]));
+        let leaves = |count: usize| {
+            let leaf = |nth| (Key(nth as u128), ShortDigest([3; 8]));
+            encode(&Message::Sums(vec![Opened::Leaves((0..count).map(leaf).collect())]))
+        };
+        let lists: [(Make, usize, &str); 8] = [
+            (&spans, SPANS_LIMIT, "spans"),
+            (&marks, SPANS_LIMIT, "marks"),
+            (&sums, SPANS_LIMIT, "sums"),
+            (&leaves, LEAVES_LIMIT, "leaves"),
             (&windows, DIGESTS_PER_MESSAGE, "window digests"),
             (&points, POINTS_LIMIT, "sync points"),
             (&ranges, RANGES_PER_MESSAGE, "shard ranges"),
@@ -769,7 +903,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_named() {
-        for kind in [0, 11, 64, 77, 255] {
+        for kind in [0, 8, 15, 64, 71, 72, 81, 255] {
             assert_eq!(heard([framed(&[kind]).as_slice()]), Err(WireError::UnknownMessage(kind)));
         }
     }

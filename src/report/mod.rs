@@ -137,8 +137,16 @@ mod tests {
             assert_eq!(object[name], number, "{name}");
         }
         assert_eq!(object["failure_nodes"]["10.0.0.2"]["sdb"], 3);
-        for ours in ["elapsed", "bytes_sent", "bytes_received", "rows_sent", "delta", "full", "peak_anon_kib"]
-        {
+        for ours in [
+            "opened",
+            "elapsed",
+            "bytes_sent",
+            "bytes_received",
+            "rows_sent",
+            "delta",
+            "full",
+            "peak_anon_kib",
+        ] {
             assert!(object[ours].is_number(), "{ours}");
         }
     }

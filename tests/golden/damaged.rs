@@ -15,7 +15,7 @@ use swiftlet::hash_path::Partition;
 use swiftlet::merge::parse_metadata;
 use swiftlet::replica::PolicyIndex;
 use swiftlet::ring::Ring;
-use swiftlet::scan::{Filter, scan};
+use swiftlet::scan::{Filter, Walk};
 
 use super::nodes::{Answer, Nodes, Script};
 use super::vectors;
@@ -51,7 +51,7 @@ fn tidy() {
     let older_than = now - seconds(&case["reclaim_age"]);
     assert_eq!(drive.reclaim_tmp(older_than).unwrap(), 1);
     let mut attempted = 0;
-    for found in scan([drive], &Filter::default(), 1) {
+    for found in Walk::new(drive, Filter::default(), Partition(1)) {
         attempted += 1;
         found.unwrap().hash_dir.reclaim_tmp(older_than).unwrap();
     }

@@ -120,12 +120,15 @@ impl Nodes {
         listener.set_nonblocking(true).expect("a listener");
         let (script, stop) = (script.clone(), self.stop.clone());
         self.threads.push(thread::spawn(move || {
-            while !stop.wished() {
-                match listener.accept() {
-                    Ok((stream, _)) => follow(stream, id, &script, &stop),
-                    Err(_) => thread::sleep(Duration::from_millis(2)),
+            // Each caller at the same time as the others, as an agent would.
+            thread::scope(|scope| {
+                while !stop.wished() {
+                    match listener.accept() {
+                        Ok((stream, _)) => drop(scope.spawn(|| follow(stream, id, &script, &stop))),
+                        Err(_) => thread::sleep(Duration::from_millis(2)),
+                    }
                 }
-            }
+            });
         }));
     }
 
@@ -218,14 +221,30 @@ fn follow(stream: TcpStream, id: u32, script: &Script, stop: &Stop) {
     stream.set_nonblocking(false).expect("a socket");
     let Ok(mut peer) = Peer::greet(stream, Duration::from_secs(30), stop) else { return };
     while let Ok(message) = peer.hear() {
-        let Message::Meet(meet) = message else { panic!("device {id} was told: {}", message.name()) };
+        let meet = match message {
+            Message::Meet(meet) => meet,
+            Message::Compare(_) => {
+                // It keeps no ledger, but whoever is silent is silent at once.
+                let answer = script.answers.lock().expect("the script").get(&id).cloned();
+                match answer {
+                    Some(Answer::Hangs) => {
+                        script.asked.lock().expect("the script").push(id);
+                        let _ = stop.sleep(Duration::from_secs(60));
+                        return;
+                    }
+                    _ if peer.say(&Message::Refused(Refusal::NoLedger)).is_ok() => continue,
+                    _ => return,
+                }
+            }
+            message => panic!("device {id} was told: {}", message.name()),
+        };
         script.asked.lock().expect("the script").push(id);
         if let Some(meanwhile) = script.meanwhile.lock().expect("the script").as_mut() {
             meanwhile(&meet);
         }
         let answer = script.answers.lock().expect("the script").get(&id).cloned();
         let (own_id, max_row) = (meet.info.id.clone(), meet.info.max_row);
-        let holds = Message::Equal { id: own_id, max_row, point: max_row };
+        let holds = Message::Equal { id: own_id, max_row, point: max_row, agreed: None };
         let said = match answer.unwrap_or_else(|| panic!("device {id} has no part in the script")) {
             Answer::Holds => peer.say(&holds),
             Answer::Works(time) => {

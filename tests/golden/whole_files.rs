@@ -75,21 +75,28 @@ fn meet<S: Stream>(nodes: &Nodes, peer: &mut Peer<S>, info: &ReplicaInfo) -> Mes
     let device = DeviceName::new("d1").expect("a name");
     let place = Place { device, partition: nodes.ring.part_shift().partition(&hash), hash };
     // Swift's answering side asks no ring, and the vectors put databases anywhere.
-    let meet = Meet { place, info: info.clone(), intent: Intent::Agree, role: Role::Handoff };
+    let meet = Meet {
+        place,
+        info: info.clone(),
+        intent: Intent::Agree,
+        role: Role::Handoff,
+        asker: None,
+        agreed: None,
+    };
     peer.say(&Message::Meet(Box::new(meet))).expect("an agent that listens");
     peer.hear().expect("an answer")
 }
 
 fn offer<S: Stream>(peer: &mut Peer<S>, sent: &Sent) -> Message {
     let (file_bytes, page_bytes) = (sent.bytes.len() as u64, sent.info.page_bytes);
-    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::DEFAULT_WINDOW_BYTES };
+    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::USUAL_WINDOW_BYTES };
     peer.say(&Message::Offer { shape, epoch: None }).expect("an agent that listens");
     peer.hear().expect("an answer")
 }
 
 fn ship<S: Stream>(peer: &mut Peer<S>, sent: &Sent) -> Message {
     let geometry =
-        Geometry::new(sent.bytes.len() as u64, sent.info.page_bytes, delta::DEFAULT_WINDOW_BYTES).unwrap();
+        Geometry::new(sent.bytes.len() as u64, sent.info.page_bytes, delta::USUAL_WINDOW_BYTES).unwrap();
     let mut digest = FileDigest::new();
     for window in geometry.windows() {
         let bytes = &sent.bytes[window.offset() as usize..][..window.bytes()];

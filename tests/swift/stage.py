@@ -41,7 +41,7 @@ COUNTERS = (
 )
 """Swift's names for what a pass counts (`swift/common/db_replicator.py: _zero_stats`)."""
 
-OUR_COUNTERS = "failure_nodes elapsed bytes_sent bytes_received rows_sent delta full peak_anon_kib".split()
+OUR_COUNTERS = "failure_nodes opened elapsed bytes_sent bytes_received rows_sent delta full peak_anon_kib".split()
 
 
 class Failure(Exception):

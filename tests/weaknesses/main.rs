@@ -14,7 +14,7 @@
 //! | 10 | writers are locked out for the whole second copy | [`no_row_is_lost_while_a_whole_file_is_merged`], `drive::snapshot` |
 //! | 11 | a peer that hangs is waited for once for every database | [`a_peer_that_hangs_is_waited_for_once`] |
 //! | 12 | a directory that vanishes ends the pass; a bad drive fails every device | [`a_bad_drive_fails_itself_alone`], `scan::tests` |
-//! | 13 | every database is opened and talked about in every pass | not yet: the ledger is to come |
+//! | 13 | every database is opened and talked about in every pass | `tests/ledger` |
 //! | 14 | a capped transfer counts as a failure | golden `passes::many_rows_capped` |
 //! | 15 | all shard ranges, both ways, in every pass | [`equal_shard_ranges_are_not_told`] |
 //! | 16 | a peer can name any file | [`hostile_names_reach_no_file`] |
@@ -40,9 +40,10 @@ use swiftlet::broker::{Broker, fresh_id};
 use swiftlet::delta::{self, Geometry};
 use swiftlet::drive::DeviceName;
 use swiftlet::hash_path::{Hash, PartShift, Partition};
+use swiftlet::ledger::ShortDigest;
 use swiftlet::pass::{self, Observer, Scope};
 use swiftlet::peer::Peer;
-use swiftlet::protocol::message::{Intent, Meet, Message, Place, Refusal, Role, Shape};
+use swiftlet::protocol::message::{Compare, Intent, Meet, Message, Place, Refusal, Role, Shape};
 use swiftlet::protocol::sender::{Action, Known, Limits, Sender};
 use swiftlet::protocol::wire;
 use swiftlet::replica::{Direction, PolicyIndex, Row, RowHash, RowId};
@@ -184,7 +185,7 @@ fn no_row_is_lost_while_a_whole_file_is_merged() {
             written.insert(name);
             true
         };
-        let arrival = Arrival { dir: &home, device: "d1", sender: &theirs.id, max_row: theirs.max_row };
+        let arrival = Arrival { dir: &home, device: "d1", sender: &theirs, max_row: theirs.max_row };
         arrival.merge(staged, &mut write).unwrap_or_else(|error| panic!("{writer:?}: {error}"));
         write();
 
@@ -372,15 +373,22 @@ fn half_a_file_leaves_nothing_and_stands_in_nobodys_way() {
     nodes.serve_all();
     let path = nodes.home_of(0, ACCOUNT, &container).in_charge().unwrap().unwrap();
     let (bytes, info) = (fs::read(&path).unwrap(), nodes.broker(0, ACCOUNT, &container).info().unwrap());
-    let geometry = Geometry::new(bytes.len() as u64, info.page_bytes, delta::DEFAULT_WINDOW_BYTES).unwrap();
+    let geometry = Geometry::new(bytes.len() as u64, info.page_bytes, delta::USUAL_WINDOW_BYTES).unwrap();
     assert!(geometry.window_count() > 1);
     let mut peer = nodes.call(1);
     let place = place(&nodes, 1, &container);
-    peer.say(&Message::Meet(Box::new(Meet { place, info, intent: Intent::Agree, role: Role::Primary })))
-        .unwrap();
+    peer.say(&Message::Meet(Box::new(Meet {
+        place,
+        info,
+        intent: Intent::Agree,
+        role: Role::Primary,
+        asker: None,
+        agreed: None,
+    })))
+    .unwrap();
     assert_eq!(peer.hear().unwrap(), Message::Missing);
     let (file_bytes, page_bytes) = (geometry.file_bytes(), geometry.page_bytes());
-    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::DEFAULT_WINDOW_BYTES };
+    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::USUAL_WINDOW_BYTES };
     peer.say(&Message::Offer { shape, epoch: None }).unwrap();
     assert_eq!(peer.hear().unwrap(), Message::Accept(None));
     let first = geometry.window(0).unwrap();
@@ -437,10 +445,17 @@ fn equal_shard_ranges_are_not_told() {
     let mine = swiftlet::replica::ReplicaInfo { shard_max_row: RowId(5), ranges_digest: [7; 16], ..info };
     let tells = |digest: [u8; 16]| {
         let place = place(&nodes, 1, &container);
-        let meet = Meet { place, info: mine.clone(), intent: Intent::Agree, role: Role::Primary };
+        let meet = Meet {
+            place,
+            info: mine.clone(),
+            intent: Intent::Agree,
+            role: Role::Primary,
+            asker: None,
+            agreed: None,
+        };
         let (sender, _) = Sender::start(meet, Known::default(), Limits { max_batches: 1 });
         let theirs = swiftlet::replica::ReplicaInfo { ranges_digest: digest, ..mine.clone() };
-        let heard = sender.hear(Message::Here { info: Box::new(theirs), point: RowId::NONE });
+        let heard = sender.hear(Message::Here { info: Box::new(theirs), point: RowId::NONE, agreed: None });
         heard.unwrap().1.contains(&Action::TellRanges)
     };
     assert!(!tells([7; 16]));
@@ -477,16 +492,41 @@ fn hostile_names_reach_no_file() {
     ];
     let mut peer = nodes.call(1);
     for place in lies {
-        let meet =
-            Meet { place: place.clone(), info: info.clone(), intent: Intent::Agree, role: Role::Primary };
+        let meet = Meet {
+            place: place.clone(),
+            info: info.clone(),
+            intent: Intent::Agree,
+            role: Role::Primary,
+            asker: None,
+            agreed: None,
+        };
         peer.say(&Message::Meet(Box::new(meet))).unwrap();
         let answer = peer.hear().unwrap();
         assert!(matches!(answer, Message::Refused(_)), "{place:?}: {answer:?}");
         let unknown = place.device.as_str() != "d1";
         assert_eq!(answer == Message::Refused(Refusal::UnknownDevice), unknown, "{place:?}");
     }
+    // Whoever compares whole devices is judged likewise, and learns no more than sums.
+    let (asker, part_shift, sum) = (DeviceId(0), nodes.ring.part_shift(), ShortDigest::EMPTY);
+    let other_shift = PartShift::new(part_shift.bits() - 1).unwrap();
+    for (device, part_shift, refusal) in [
+        ("d9", part_shift, Refusal::UnknownDevice),
+        ("d0", part_shift, Refusal::UnknownDevice),
+        ("d1", other_shift, Refusal::WrongPartition),
+    ] {
+        let device = DeviceName::new(device).unwrap();
+        peer.say(&Message::Compare(Compare { device, asker, part_shift, sum })).unwrap();
+        assert_eq!(peer.hear().unwrap(), Message::Refused(refusal));
+    }
     // What our own types cannot hold, in the bytes of a message that is otherwise right.
-    let meet = Meet { place: right, info: info.clone(), intent: Intent::Agree, role: Role::Primary };
+    let meet = Meet {
+        place: right,
+        info: info.clone(),
+        intent: Intent::Agree,
+        role: Role::Primary,
+        asker: None,
+        agreed: None,
+    };
     let frame = wire::encode(&Message::Meet(Box::new(meet)));
     let id = info.id.as_str();
     let hostile = [("d1", "..".to_owned()), ("d1", "/x".to_owned()), ("d1", "d\0".to_owned())];

@@ -174,7 +174,7 @@ fn refused(refusal: &Refusal) -> Finding {
         Refusal::UnknownDevice | Refusal::WrongPartition | Refusal::NotPrimary => State::Unknown,
         Refusal::Busy | Refusal::TooMany => State::Busy,
         Refusal::Damaged => State::Damaged,
-        Refusal::Full | Refusal::Sharding | Refusal::Failed(_) => State::Failed,
+        Refusal::Full | Refusal::Sharding | Refusal::NoLedger | Refusal::Failed(_) => State::Failed,
     };
     Finding::without(state, refusal.to_string())
 }

@@ -1,25 +1,32 @@
-//! Call a peer; drive a [`Sender`] with a database of ours.
+//! Call a peer; drive a [`Sender`] with a database of ours, or ([`compare`]) ask which of them it would be worth while
+//! with. A file that goes there is `shipping`.
 
-use std::collections::HashMap;
+mod compare;
+mod shipping;
+
 use std::fmt;
-use std::io;
 use std::time::{Duration, SystemTime};
 
 use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::budget::Share;
-use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
-use crate::drive::{Drive, DriveError, HashDir, Patience, Snapshot, snapshot};
-use crate::incoming::{SAMPLE_PAGES, say_ranges};
+use crate::delta::Geometry;
+use crate::drive::{Drive, DriveError, HashDir, Patience};
+use crate::incoming::say_ranges;
+use crate::ledger::LedgerError;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::message::{Basis, Intent, Meet, Message, Place, Refusal, Role, Shape};
+use crate::protocol::Violation;
+use crate::protocol::message::{Agreed, Intent, Meet, Message, Place, Refusal, Role};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
-use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
 use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
+use crate::ring::DeviceId;
 use crate::strategy::Choice;
 use crate::timestamp::{Stamp, Timestamp};
+use shipping::Shipping;
+
+pub use compare::{CompareError, Compared, Pair, compare};
 
 /// Why an exchange failed. The database is as good as before; the peer keeps what it took.
 #[derive(Debug)]
@@ -30,6 +37,8 @@ pub enum ExchangeError {
     Broker(BrokerError),
     /// Our drive.
     Drive(DriveError),
+    /// The ledger of our drive.
+    Ledger(LedgerError),
     /// No memory of the budget came free in time.
     NoMemory,
 }
@@ -40,6 +49,7 @@ impl fmt::Display for ExchangeError {
             ExchangeError::Peer(error) => error.fmt(f),
             ExchangeError::Broker(error) => write!(f, "our own database: {error}"),
             ExchangeError::Drive(error) => write!(f, "our own drive: {error}"),
+            ExchangeError::Ledger(error) => error.fmt(f),
             ExchangeError::NoMemory => {
                 f.write_str("no memory came free in time; raise agent_memory_budget or lower concurrency")
             }
@@ -52,6 +62,15 @@ impl std::error::Error for ExchangeError {}
 impl From<PeerError> for ExchangeError {
     fn from(error: PeerError) -> ExchangeError {
         ExchangeError::Peer(error)
+    }
+}
+
+impl From<CompareError> for ExchangeError {
+    fn from(error: CompareError) -> ExchangeError {
+        match error {
+            CompareError::Peer(error) => ExchangeError::Peer(error),
+            CompareError::Ledger(error) => ExchangeError::Ledger(error),
+        }
     }
 }
 
@@ -87,6 +106,10 @@ pub struct Subject<'a> {
     pub info: &'a ReplicaInfo,
     /// The peer was delivered all of it before, in this very pass ([`Sender::proven`]).
     pub proven: bool,
+    /// Our device.
+    pub ours: DeviceId,
+    /// When the two replicas were last equal, by our ledger.
+    pub agreed: Option<Agreed>,
 }
 
 /// What an exchange came to.
@@ -96,6 +119,8 @@ pub struct Exchanged {
     pub outcome: Outcome,
     /// Rows sent.
     pub rows_sent: u64,
+    /// What was known of how far the peer had come turned out to be wrong.
+    pub restarted: bool,
 }
 
 /// What a peer would be sent.
@@ -130,7 +155,7 @@ pub enum Seen {
     Refused(Refusal),
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
     /// Makes a peer's replica agree with ours.
     ///
     /// # Errors
@@ -143,14 +168,15 @@ impl Subject<'_> {
         role: Role,
     ) -> Result<Exchanged, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place, info: self.info.clone(), intent, role };
+        let (asker, agreed) = (Some(self.ours), self.agreed);
+        let meet = Meet { place, info: self.info.clone(), intent, role, asker, agreed };
         let (mut sender, mut actions) = Sender::start(meet, self.known()?, limits);
         if self.proven {
             sender = sender.proven();
         }
-        let mut shipping = None;
-        let mut rows_share = None;
-        let mut rows_sent = 0;
+        // Never both at once: see `budget`.
+        let (mut shipping, mut rows_share) = (None, None);
+        let (mut rows_sent, mut restarted) = (0, false);
         loop {
             (sender, actions) = 'step: {
                 for action in actions {
@@ -163,6 +189,8 @@ impl Subject<'_> {
                             break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
                         Action::SendRows { after, in_bulk } => {
+                            // Once a file was offered, the peer holds memory until it comes: none may be waited for.
+                            rows_share = rows_share.or(shipping.take().map(Shipping::into_share));
                             let share = match &rows_share {
                                 Some(share) => share,
                                 None => rows_share.insert(self.share_for_rows(peer)?),
@@ -172,9 +200,10 @@ impl Subject<'_> {
                             break 'step sender.sent_rows(last, count > 0);
                         }
                         Action::Offer => {
+                            drop(rows_share.take());
                             let open = self.open_file(peer)?;
                             let epoch = self.epoch();
-                            peer.say(&Message::Offer { shape: open.shape, epoch })?;
+                            peer.say(&Message::Offer { shape: open.shape(), epoch })?;
                             shipping = Some(open);
                         }
                         Action::Weigh(basis) => {
@@ -185,19 +214,19 @@ impl Subject<'_> {
                             if let Some(heard) = file(&mut shipping).send(peer)? {
                                 break 'step sender.hear(heard)?;
                             }
+                            file(&mut shipping).finish(peer, self.broker)?;
                         }
                         Action::SendWindows => file(&mut shipping).send_windows(peer)?,
-                        Action::Compare { window, digests } => {
-                            file(&mut shipping).compare(peer, window, &digests)?;
+                        Action::TellPages { window } => file(&mut shipping).tell_pages(peer, window)?,
+                        Action::MakePatch { window, pages, blocks, signature } => {
+                            file(&mut shipping).patch(peer, window, &pages, blocks, signature)?;
                         }
-                        Action::MakePatch { window, signature } => {
-                            file(&mut shipping).patch(peer, window, signature)?;
-                        }
-                        Action::TellFileDone => file(&mut shipping).say_done(peer)?,
+                        Action::TellFileDone => file(&mut shipping).finish(peer, self.broker)?,
                         Action::Remember { id, point, restart } => {
                             let point =
                                 point.or(shipping.as_ref().map(|file| file.max_row)).unwrap_or(RowId::NONE);
                             if restart {
+                                restarted = true;
                                 self.broker.set_sync_point(&id, point, Direction::Outgoing)?;
                             } else {
                                 let point = SyncPoint { remote_id: id, point };
@@ -207,7 +236,7 @@ impl Subject<'_> {
                         Action::Distrust(id) => {
                             self.broker.set_sync_point(&id, RowId::NONE, Direction::Incoming)?;
                         }
-                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent }),
+                        Action::Finish(outcome) => return Ok(Exchanged { outcome, rows_sent, restarted }),
                     }
                 }
                 sender.hear(peer.hear()?)?
@@ -226,7 +255,14 @@ impl Subject<'_> {
         role: Role,
     ) -> Result<Forecast, ExchangeError> {
         let limits = Limits { max_batches: self.node.config.max_diffs as u64 };
-        let meet = Meet { place: place.clone(), info: self.info.clone(), intent: Intent::Look, role };
+        let meet = Meet {
+            place: place.clone(),
+            info: self.info.clone(),
+            intent: Intent::Look,
+            role,
+            asker: Some(self.ours),
+            agreed: self.agreed,
+        };
         let (sender, _) = Sender::start(meet, self.known()?, limits);
         Ok(match look(peer, place, self.info, role)? {
             Seen::Missing => Forecast::Missing,
@@ -297,44 +333,17 @@ impl Subject<'_> {
     }
 
     /// Freezes our file for shipping.
-    fn open_file<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Shipping, ExchangeError> {
+    fn open_file<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Shipping<'a>, ExchangeError> {
         let (node, drive, dir) = (self.node, self.drive, self.dir);
-        let [least, most] = [*delta::WINDOW_BYTES.start(), delta::DEFAULT_WINDOW_BYTES]
-            .map(|window| delta::window_memory_bytes(window) as u64);
-        let share = peer
-            .while_working(|| node.calling.take_between(least, most, MEMORY_PATIENCE, &node.stop))?
-            .ok_or(ExchangeError::NoMemory)?;
+        let (file_bytes, page_bytes) = (self.info.file_bytes, self.info.page_bytes);
+        // What cannot be cut into windows is found out when it is opened.
+        let [least, most] = [0, u64::MAX]
+            .map(|memory| Geometry::within(memory, file_bytes, page_bytes).map_or(0, Geometry::memory_bytes));
+        let take = || node.calling.take_between(least, most, MEMORY_PATIENCE, &node.stop);
+        let share = peer.while_working(take)?.ok_or(ExchangeError::NoMemory)?;
         let path =
             dir.in_charge().map_err(|error| DriveError::io(dir.dir(), error))?.ok_or(BrokerError::Missing)?;
-        let broker = &mut self.broker;
-        let snapshot = peer.while_working(|| -> Result<Snapshot, ExchangeError> {
-            for _ in 0..HOT_JOURNAL_TRIES {
-                match snapshot(&path, drive, &PATIENCE) {
-                    // Reading through SQLite rolls the journal back.
-                    Err(DriveError::HotJournal { .. }) => drop(broker.max_row()?),
-                    other => return Ok(other?),
-                }
-            }
-            Ok(snapshot(&path, drive, &PATIENCE)?)
-        })??;
-        let max_row = Broker::open_file(snapshot.path())?.max_row()?;
-        let shape = Shape {
-            file_bytes: snapshot.len(),
-            page_bytes: snapshot.page_bytes(),
-            window_bytes: delta::window_bytes_within(share.bytes(), snapshot.len()),
-        };
-        let geometry = Geometry::new(shape.file_bytes, shape.page_bytes, shape.window_bytes)
-            .map_err(|_| DriveError::NotADatabase { path })?;
-        Ok(Shipping {
-            snapshot,
-            shape,
-            geometry,
-            max_row,
-            digest: None,
-            compared: 0,
-            wanted: HashMap::new(),
-            _share: share,
-        })
+        Shipping::open(peer, path, drive, self.broker, node.config.agent.compress, share)
     }
 
     /// The sharding epoch in the name of our file.
@@ -356,15 +365,15 @@ pub fn look<S: Stream>(
     mine: &ReplicaInfo,
     role: Role,
 ) -> Result<Seen, PeerError> {
-    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role };
+    let meet = Meet { place, info: mine.clone(), intent: Intent::Look, role, asker: None, agreed: None };
     peer.say(&Message::Meet(Box::new(meet)))?;
     loop {
         return Ok(match peer.hear()? {
             Message::Working => continue,
             Message::Missing => Seen::Missing,
             Message::Refused(refusal) => Seen::Refused(refusal),
-            Message::Here { info, point } => Seen::Here { info, point },
-            Message::Equal { id, max_row, point } => {
+            Message::Here { info, point, .. } => Seen::Here { info, point },
+            Message::Equal { id, max_row, point, .. } => {
                 let info = Box::new(ReplicaInfo { id, max_row, ..mine.clone() });
                 Seen::Here { info, point }
             }
@@ -401,161 +410,15 @@ pub fn onlooker(account: &str, container: &str) -> ReplicaInfo {
     }
 }
 
-fn file(shipping: &mut Option<Shipping>) -> &mut Shipping {
+fn file<'a, 'b>(shipping: &'b mut Option<Shipping<'a>>) -> &'b mut Shipping<'a> {
     shipping.as_mut().expect("a file is shipped only after it was offered")
-}
-
-/// A file of ours on its way.
-struct Shipping {
-    snapshot: Snapshot,
-    shape: Shape,
-    geometry: Geometry,
-    max_row: RowId,
-    digest: Option<[u8; 32]>,
-    /// How often the peer named a window that differs.
-    compared: u64,
-    /// Pages that were asked for and wait for their signature.
-    wanted: HashMap<u32, PageSet>,
-    _share: Share,
-}
-
-impl Shipping {
-    fn read(&self, window: delta::Window) -> Result<Vec<u8>, ExchangeError> {
-        let mut bytes = vec![0; window.bytes()];
-        self.snapshot.read_exact(window.offset(), &mut bytes).map_err(|error| self.io(error))?;
-        Ok(bytes)
-    }
-
-    fn io(&self, error: io::Error) -> ExchangeError {
-        ExchangeError::Drive(DriveError::io(self.snapshot.path(), error))
-    }
-
-    /// Compares a sample of the peer's pages with ours; the part that is equal, if they can be compared.
-    fn weigh(&self, basis: &Basis) -> Result<Option<f64>, ExchangeError> {
-        if basis.page_bytes != self.shape.page_bytes {
-            return Ok(None);
-        }
-        let page_bytes = u64::from(self.shape.page_bytes);
-        let pages = basis.file_bytes.min(self.shape.file_bytes) / page_bytes;
-        let mut page = vec![0; self.shape.page_bytes as usize];
-        let mut ours = Vec::new();
-        for number in delta::sample(pages, SAMPLE_PAGES) {
-            self.snapshot.read_exact(number * page_bytes, &mut page).map_err(|error| self.io(error))?;
-            ours.push(PageDigest::of(&page));
-        }
-        let theirs: Vec<PageDigest> =
-            basis.sample.chunks_exact(PageDigest::BYTES).map(PageDigest::read).collect();
-        if theirs.len() != ours.len() {
-            return Err(Violation::Lie("a sample of another size").into());
-        }
-        Ok(Some(delta::share_equal(&ours, &theirs)))
-    }
-
-    /// Sends every window; stops early if the peer refuses.
-    fn send<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Option<Message>, ExchangeError> {
-        let mut digest = FileDigest::new();
-        for window in self.geometry.windows() {
-            let bytes = self.read(window)?;
-            digest.feed(&bytes);
-            peer.say(&Message::Literal(delta::compress_literals(&bytes)))?;
-            match peer.heard_already()? {
-                None | Some(Message::Working) => {}
-                refused @ Some(Message::Refused(_)) => return Ok(refused),
-                // Whatever else it says, it cannot be about a file that it does not have yet.
-                Some(early) => {
-                    return Err(Violation::OutOfTurn { expected: "nothing", heard: early.name() }.into());
-                }
-            }
-        }
-        self.digest = Some(digest.finish());
-        self.say_done(peer)?;
-        Ok(None)
-    }
-
-    fn say_done<S: Stream>(&self, peer: &mut Peer<S>) -> Result<(), ExchangeError> {
-        let digest = self.digest.expect("the digest is known when all windows are sent or compared");
-        peer.say(&Message::FileDone { digest, max_row: self.max_row })?;
-        Ok(())
-    }
-
-    fn send_windows<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<(), ExchangeError> {
-        let mut digest = FileDigest::new();
-        let mut digests = Vec::new();
-        for window in self.geometry.windows() {
-            let bytes = self.read(window)?;
-            digest.feed(&bytes);
-            digests.push(WindowDigest::of(&bytes).0);
-            if digests.len() == DIGESTS_PER_MESSAGE {
-                peer.say(&Message::Windows(std::mem::take(&mut digests)))?;
-            }
-            peer.still_here()?;
-        }
-        self.digest = Some(digest.finish());
-        // Of a file without windows the peer is told even so. After the last window it must not be: it may have said by
-        // then that all is rebuilt, and would say so twice.
-        if !digests.is_empty() || self.geometry.window_count() == 0 {
-            peer.say(&Message::Windows(digests))?;
-        }
-        Ok(())
-    }
-
-    fn compare<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        number: u32,
-        digests: &[u8],
-    ) -> Result<(), ExchangeError> {
-        let window = self.window(number)?;
-        // Each window comes up once, and once more if a digest matched by chance.
-        self.compared += 1;
-        if self.compared > u64::from(self.geometry.window_count()) * 2 {
-            return Err(Violation::TooMany("windows that differ").into());
-        }
-        let bytes = self.read(window)?;
-        let theirs = PageDigests::parse(window, digests)
-            .map_err(|_| Violation::Lie("page digests of another size"))?;
-        let pages = PageSet::differing(window, &bytes, &theirs);
-        if theirs.is_empty() || pages.is_empty() {
-            let patch = delta::make_patch(window, &bytes, &pages, None);
-            peer.say(&Message::Patch { window: number, pages: pages.to_bytes(), patch })?;
-            return Ok(());
-        }
-        peer.say(&Message::Want { window: number, pages: pages.to_bytes() })?;
-        if self.wanted.len() > crate::protocol::WINDOWS_IN_FLIGHT {
-            return Err(Violation::TooMany("windows at once").into());
-        }
-        self.wanted.insert(number, pages);
-        Ok(())
-    }
-
-    fn patch<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        number: u32,
-        signature: Vec<u8>,
-    ) -> Result<(), ExchangeError> {
-        let window = self.window(number)?;
-        let pages = self.wanted.remove(&number).ok_or(Violation::Lie("a signature that nobody wanted"))?;
-        let signature = Signature::parse(window, &pages, signature)
-            .map_err(|_| Violation::Lie("a signature that does not fit"))?;
-        let bytes = self.read(window)?;
-        let patch = delta::make_patch(window, &bytes, &pages, Some(&signature));
-        peer.say(&Message::Patch { window: number, pages: pages.to_bytes(), patch })?;
-        Ok(())
-    }
-
-    fn window(&self, number: u32) -> Result<delta::Window, Violation> {
-        self.geometry.window(number).ok_or(Violation::Lie("a window that the file does not have"))
-    }
 }
 
 /// Rows in a batch where all rows go.
 const ROWS_IN_BULK: usize = 5000;
 /// What a batch takes in memory for each byte of its rows: as rows, packed, compressed and as a message.
-const BYTES_PER_ROWS_BYTE: u64 = 8;
+const BYTES_PER_ROWS_BYTE: u64 = 6;
 /// How long work waits for memory, with the peer told that it does. Others may be shipping large files.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(3600);
-/// How often a crashed writer's journal is rolled back before we give up.
-const HOT_JOURNAL_TRIES: usize = 3;
 /// How long we wait for writers, and they for us, at most.
 const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

@@ -1,0 +1,129 @@
+//! A look into one database: what a pass does with it before any peer is asked, and what the ledger remembers of it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use log::warn;
+
+use crate::broker::{Broker, BrokerError};
+use crate::config::Config;
+use crate::drive::HashDir;
+use crate::ledger::{Entry, StateDigest};
+use crate::replica::{ReplicaInfo, RowId};
+
+/// A database, open, and what it says of itself.
+pub struct Looked {
+    /// The database.
+    pub broker: Broker,
+    /// What it says.
+    pub info: ReplicaInfo,
+    /// What to remember; what was agreed before is in it.
+    pub entry: Entry,
+}
+
+impl Looked {
+    /// Was it deleted so long ago that nobody needs it any more?
+    ///
+    /// # Errors
+    /// As [`Broker::is_reclaimable`].
+    pub fn is_reclaimable(&mut self, config: &Config) -> Result<bool, BrokerError> {
+        self.broker.is_reclaimable(seconds(SystemTime::now()), config.reclaim_age.as_secs_f64())
+    }
+}
+
+/// Opens a database, forgets what is old in it, and sums it up. `known` is what the ledger has of it.
+///
+/// # Errors
+/// As [`Broker::open`], [`Broker::reclaim`] and [`Broker::info`].
+pub fn look(config: &Config, dir: &HashDir, known: Option<Entry>) -> Result<Looked, BrokerError> {
+    let mut broker = Broker::open(dir)?;
+    let (now, age) = (seconds(SystemTime::now()), config.reclaim_age.as_secs_f64());
+    broker.reclaim(now - age, now - 2.0 * age)?;
+    reclaim_tmp(config, dir);
+    let (info, entry) = sum_up(config, dir, &mut broker, known)?;
+    Ok(Looked { broker, info, entry })
+}
+
+/// Sums up a database that is open, as it is now.
+///
+/// # Errors
+/// As [`Broker::info`].
+pub fn sum_up(
+    config: &Config,
+    dir: &HashDir,
+    broker: &mut Broker,
+    known: Option<Entry>,
+) -> Result<(ReplicaInfo, Entry), BrokerError> {
+    let failed = |error| BrokerError::io(dir.dir(), &error);
+    let before = dir.sight().map_err(failed)?;
+    let info = broker.info()?;
+    let due = broker.due(config.reclaim_age.as_secs_f64())?;
+    let one_file = dir.db_files().map_err(failed)?.len() == 1;
+    let now = SystemTime::now();
+    let after = dir.sight().map_err(failed)?;
+    // Equal before and after, so that what was read is what is there; settled, so that the next change will show.
+    let seen = before.filter(|sight| one_file && after == before && sight.is_settled(now));
+    let replica = Entry::replica_of(&info.id);
+    let state = StateDigest::of(&info);
+    let (introduce, met_row, agreements) = match known {
+        // Another database in its place: nothing that was agreed is about this one.
+        // A database whose numbers went back is another too: it came from a backup.
+        Some(known) if known.replica == replica && known.max_row <= info.max_row => {
+            (known.introduce, known.met_row, known.agreements)
+        }
+        _ => (false, info.max_row, vec![]),
+    };
+    let entry = Entry {
+        seen: seen.map(|sight| sight.fingerprint),
+        state,
+        replica,
+        max_row: info.max_row,
+        met_row,
+        due_secs: next_look(config, dir, due, now),
+        introduce: introduce || info.sharding_initiated || wants_introduction(config, met_row, info.max_row),
+        agreements,
+    };
+    Ok((info, entry))
+}
+
+/// So many rows are new since peers last heard of them singly that the points in Swift's own tables have fallen a batch
+/// behind. We do not need them; who goes back to Swift's replicator does.
+fn wants_introduction(config: &Config, met_row: RowId, max_row: RowId) -> bool {
+    max_row.0.saturating_sub(met_row.0) >= i64::try_from(config.per_diff).unwrap_or(i64::MAX)
+}
+
+/// When time alone asks for another look: something in it comes of age, or it is its turn to be looked at in any case.
+fn next_look(config: &Config, dir: &HashDir, due: Option<f64>, now: SystemTime) -> u64 {
+    let now_secs = seconds(now);
+    let due = match due {
+        // What is due and could not be reclaimed is not asked for all the time.
+        Some(due) if due < now_secs => now_secs + DUE_AGAIN.as_secs_f64(),
+        Some(due) => due.ceil() + 1.0,
+        None => f64::INFINITY,
+    };
+    (due as u64).min(next_turn(dir, config.agent.full_check_interval, now_secs as u64))
+}
+
+/// Every database has its turn once in an interval, at a time of its own, so that turns are spread evenly however the
+/// databases came to be looked at first.
+fn next_turn(dir: &HashDir, interval: Duration, now_secs: u64) -> u64 {
+    let interval = interval.as_secs().max(1);
+    let phase = u64::from_be_bytes(std::array::from_fn(|at| dir.hash().0[8 + at])) % interval;
+    let since = (now_secs + interval - phase) % interval;
+    now_secs + interval - since
+}
+
+/// Unlinks databases that were never finished.
+fn reclaim_tmp(config: &Config, dir: &HashDir) {
+    let oldest = SystemTime::now().checked_sub(config.reclaim_age).unwrap_or(UNIX_EPOCH);
+    if let Err(error) = dir.reclaim_tmp(oldest) {
+        warn!("{}: cannot reclaim old files: {error}", dir.dir().display());
+    }
+}
+
+/// Seconds since 1970.
+pub fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// How soon what is due but stays is looked at again.
+const DUE_AGAIN: Duration = Duration::from_secs(60);

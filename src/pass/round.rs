@@ -1,0 +1,357 @@
+//! One drive in one pass.
+//!
+//! With a ledger it is three legs. The walk finds what changed since the last, and workers look into that. Then each
+//! peer that shares partitions is asked whether it has the same, which is one exchange where it does. What is known to
+//! differ after that is taken to its peers, one database at a time. Strays, which the ledger has nothing of, are taken to
+//! their peers as the walk finds them; so is every database where there is no ledger, and where only a part of the drive
+//! is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::{error, warn};
+
+use super::Pass;
+use super::crew::{Dispatch, UnderWay};
+use crate::drive::Drive;
+use crate::hash_path::Partition;
+use crate::ledger::{Entry, Key, Ledger, LedgerError, Neighbours, Recorder, Span};
+use crate::replicator::{Comparison, Found, Replicator};
+use crate::ring::{Device, DeviceId, Ring};
+use crate::scan::{self, Filter, Walk};
+use crate::survey::{Sighting, Survey, SurveyError};
+use crate::tally::Tally;
+
+/// A drive and what a pass knows of it.
+pub(super) struct Round<'a> {
+    pass: &'a Pass<'a>,
+    device: &'a Device,
+    drive: &'a Arc<Drive>,
+    ledger: Option<&'a Ledger>,
+    recorder: Option<Recorder<'a>>,
+    neighbours: Neighbours,
+    /// Peers that could not be asked, and how many databases were taken to each of the others singly.
+    peers: Mutex<Peers>,
+    under_way: UnderWay,
+}
+
+#[derive(Debug, Default)]
+struct Peers {
+    lost: BTreeSet<DeviceId>,
+    singly: BTreeMap<DeviceId, u64>,
+}
+
+/// What a worker does for a round.
+pub(super) enum Task {
+    /// Take a database to all its peers.
+    Replicate(scan::Found),
+    /// Look into a database that seems to have changed.
+    Look {
+        /// Where it is.
+        found: scan::Found,
+        /// What the ledger has of it.
+        known: Option<Entry>,
+        /// Only time asks for it.
+        due: bool,
+    },
+    /// Ask a peer whether it has the same.
+    Compare(DeviceId),
+    /// Take a database to the peers that do not have the same.
+    Settle(Key, Entry),
+}
+
+impl Task {
+    /// As opposed to mere talk.
+    pub(super) fn opens_a_database(&self) -> bool {
+        !matches!(self, Task::Compare(_))
+    }
+}
+
+impl<'a> Round<'a> {
+    /// The ledger of a drive, if the pass goes by it.
+    pub(super) fn ledger(pass: &Pass, device: &Device, drive: &Drive) -> Option<Arc<Ledger>> {
+        let whole = pass.scope.partitions.is_none() && !pass.node.config.handoffs_only;
+        if !whole || pass.dry_run {
+            return None;
+        }
+        if !pass.ring.assigned(device.id) {
+            // Nothing belongs there any more, and nothing of ours is to stay behind.
+            Ledger::discard(drive);
+            return None;
+        }
+        pass.node.ledger(drive, pass.ring)
+    }
+
+    pub(super) fn new(
+        pass: &'a Pass<'a>,
+        device: &'a Device,
+        drive: &'a Arc<Drive>,
+        ledger: Option<&'a Ledger>,
+    ) -> Round<'a> {
+        let neighbours =
+            if ledger.is_some() { Neighbours::of(pass.ring, device.id) } else { Neighbours::default() };
+        let recorder = ledger.map(Recorder::new);
+        let (peers, under_way) = (Mutex::default(), UnderWay::default());
+        Round { pass, device, drive, ledger, recorder, neighbours, peers, under_way }
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        self.device
+    }
+
+    /// Goes round.
+    pub(super) fn go(&'a self, dispatch: &Dispatch<'a>) {
+        let Some((ledger, recorder)) = self.ledger.zip(self.recorder.as_ref()) else {
+            return self.singly(dispatch);
+        };
+        if let Err(error) = self.by_ledger(ledger, recorder, dispatch) {
+            // Something may have changed that is written nowhere: only opening everything makes sure.
+            warn!("{error}");
+            self.under_way.wait();
+            self.singly(dispatch);
+        }
+        ledger.rest();
+    }
+
+    /// Every database to its peers, one by one.
+    fn singly(&'a self, dispatch: &Dispatch<'a>) {
+        for item in self.walk() {
+            let going = match item {
+                Ok(found) => dispatch.send(self, &self.under_way, Task::Replicate(found)),
+                Err(problem) => self.told(&problem),
+            };
+            if !going {
+                break;
+            }
+        }
+        self.under_way.wait();
+    }
+
+    fn by_ledger(
+        &'a self,
+        ledger: &'a Ledger,
+        recorder: &'a Recorder<'a>,
+        dispatch: &Dispatch<'a>,
+    ) -> Result<(), LedgerError> {
+        let stopped = || self.pass.node.stop.wished();
+        if !self.survey(ledger, recorder, dispatch)? {
+            return Ok(());
+        }
+        for (peer, _) in self.neighbours.iter() {
+            if !dispatch.send(self, &self.under_way, Task::Compare(peer)) {
+                break;
+            }
+        }
+        self.under_way.wait();
+        let mut totals = BTreeMap::new();
+        for (peer, shared) in self.neighbours.iter() {
+            totals.insert(peer, ledger.sum(shared, Span::ALL)?.count());
+        }
+        self.settle(ledger, dispatch)?;
+        recorder.flush()?;
+        if !stopped() {
+            self.count_the_rest(&totals);
+        }
+        Ok(())
+    }
+
+    /// The first leg. False if it was broken off.
+    fn survey(
+        &'a self,
+        ledger: &'a Ledger,
+        recorder: &'a Recorder<'a>,
+        dispatch: &Dispatch<'a>,
+    ) -> Result<bool, LedgerError> {
+        let _walking = lock(ledger.walking());
+        let mine = self.neighbours.own();
+        let mut survey = Survey::new(self.walk(), ledger, mine, recorder);
+        let mut as_before = 0;
+        for sighting in survey.by_ref() {
+            let going = match sighting {
+                Ok(Sighting::AsBefore(found)) => {
+                    as_before += 1;
+                    if as_before == TOLD_TOGETHER {
+                        self.count_as_before(std::mem::take(&mut as_before), Some(&found));
+                    }
+                    !self.pass.node.stop.wished()
+                }
+                Ok(Sighting::Changed { found, known, due }) => {
+                    dispatch.send(self, &self.under_way, Task::Look { found, known, due })
+                }
+                Ok(Sighting::Stray(found)) => dispatch.send(self, &self.under_way, Task::Replicate(found)),
+                Err(SurveyError::Problem(problem)) => self.told(&problem),
+                Err(SurveyError::Ledger(error)) => return Err(error),
+            };
+            if !going {
+                self.under_way.wait();
+                return Ok(false);
+            }
+        }
+        self.count_as_before(as_before, None);
+        self.under_way.wait();
+        if self.pass.node.stop.wished() {
+            return Ok(false);
+        }
+        survey.finish().map(|()| true)
+    }
+
+    /// The third leg.
+    fn settle(&'a self, ledger: &'a Ledger, dispatch: &Dispatch<'a>) -> Result<(), LedgerError> {
+        let lost = lock(&self.peers).lost.clone();
+        let peers = |partition: Partition| -> Vec<DeviceId> {
+            let primaries = self.pass.ring.primary_ids(partition).into_iter();
+            primaries.filter(|id| *id != self.device.id && !lost.contains(id)).collect()
+        };
+        let mut after = None;
+        loop {
+            let unsettled = ledger.unsettled(after, &peers)?;
+            let Some((last, _)) = unsettled.last() else { break };
+            after = Some(*last);
+            for (key, entry) in unsettled {
+                if !dispatch.send(self, &self.under_way, Task::Settle(key, entry)) {
+                    self.under_way.wait();
+                    return Ok(());
+                }
+            }
+        }
+        self.under_way.wait();
+        Ok(())
+    }
+
+    /// Does a job; says which database it was about, if it was about one.
+    pub(super) fn perform(&self, replicator: &mut Replicator<'a>, task: Task) -> Option<PathBuf> {
+        let mut tally = Tally::default();
+        let about = match task {
+            Task::Replicate(found) => {
+                replicator.replicate(&self.found(&found), &mut tally);
+                Some(found.hash_dir.usual_path())
+            }
+            Task::Look { found, known, due } => {
+                if let Some(recorder) = &self.recorder {
+                    let key = Key::new(found.hash_dir.hash(), self.pass.ring.part_shift());
+                    if let Some(entry) = replicator.look(&self.found(&found), known, due, &mut tally) {
+                        recorder.note(key, entry);
+                    }
+                }
+                Some(found.hash_dir.usual_path())
+            }
+            Task::Compare(peer) => {
+                self.compare(replicator, peer, &mut tally);
+                None
+            }
+            Task::Settle(key, entry) => {
+                let shift = self.pass.ring.part_shift();
+                let (partition, hash) = (key.partition(shift), key.hash(shift));
+                let dir = self.drive.hash_dir(partition, hash);
+                let found =
+                    Found { drive: self.drive, device: self.device, dir: &dir, partition: Some(partition) };
+                let settled = replicator.settle(&found, entry, &mut tally);
+                let mut peers = lock(&self.peers);
+                settled.targets.iter().for_each(|target| *peers.singly.entry(*target).or_default() += 1);
+                drop(peers);
+                if let (Some(recorder), Some(entry)) = (&self.recorder, settled.entry) {
+                    recorder.note(key, entry);
+                }
+                Some(dir.usual_path())
+            }
+        };
+        self.pass.tally().add(&tally);
+        about
+    }
+
+    /// The second leg, with one peer.
+    fn compare(&self, replicator: &mut Replicator<'a>, peer: DeviceId, tally: &mut Tally) {
+        let Some((ledger, target)) = self.ledger.zip(self.pass.ring.device(peer)) else { return };
+        let Some(shared) = self.neighbours.shared_with(peer) else { return };
+        match replicator.compare(ledger, shared, self.device.id, target, tally) {
+            Comparison::Made => {}
+            // Whether it has the same cannot be known at once, so it is asked for each.
+            Comparison::Refused => {
+                if let Err(error) = ledger.disagree_span(peer, shared, Span::ALL) {
+                    error!("{error}");
+                    lock(&self.peers).lost.insert(peer);
+                }
+            }
+            Comparison::Failed => drop(lock(&self.peers).lost.insert(peer)),
+        }
+    }
+
+    /// Databases that were not taken to a peer singly agree with it, or could not be taken there.
+    fn count_the_rest(&self, totals: &BTreeMap<DeviceId, u64>) {
+        let peers = lock(&self.peers);
+        let mut tally = Tally::default();
+        for (peer, total) in totals {
+            let Some(device) = self.pass.ring.device(*peer) else { continue };
+            let rest = total.saturating_sub(peers.singly.get(peer).copied().unwrap_or(0));
+            if peers.lost.contains(peer) {
+                tally.fail_node(&device.replication_ip, &device.name, rest);
+            } else {
+                tally.success += rest;
+                tally.no_change += rest;
+            }
+        }
+        self.pass.tally().add(&tally);
+    }
+
+    fn count_as_before(&self, databases: u64, last: Option<&scan::Found>) {
+        let mut tally = self.pass.tally();
+        tally.attempted += databases;
+        if let Some(found) = last {
+            self.pass.tell(&tally, &found.hash_dir.usual_path().to_string_lossy());
+        }
+    }
+
+    /// Counts a directory that cannot be read. The walk goes on.
+    fn told(&self, problem: &scan::Problem) -> bool {
+        error!("{problem}");
+        self.pass.tally().fail_node(&self.device.replication_ip, &self.device.name, 1);
+        !self.pass.node.stop.wished()
+    }
+
+    fn found<'f>(&'f self, found: &'f scan::Found) -> Found<'f> {
+        Found { drive: self.drive, device: self.device, dir: &found.hash_dir, partition: found.partition }
+    }
+
+    fn walk(&self) -> Walk {
+        let filter = Filter {
+            partitions: self
+                .pass
+                .scope
+                .partitions
+                .as_ref()
+                .map(|list| list.iter().copied().map(Partition).collect()),
+            leave_out: self
+                .pass
+                .node
+                .config
+                .handoffs_only
+                .then(|| primaries_of(self.pass.ring, self.device.id)),
+        };
+        Walk::new(self.drive.clone(), filter, anywhere(self.pass.ring))
+    }
+}
+
+/// With `handoffs_only`, partitions are left out on the device that is a primary of theirs.
+fn primaries_of(ring: &Arc<Ring>, device: DeviceId) -> scan::LeaveOut {
+    let ring = ring.clone();
+    Arc::new(move |_, partition| {
+        u64::from(partition.0) < ring.part_shift().partitions()
+            && ring.primary_ids(partition).contains(&device)
+    })
+}
+
+/// Where a walk begins: elsewhere each time.
+fn anywhere(ring: &Ring) -> Partition {
+    let mut bytes = [0; 4];
+    // Without randomness every walk begins at the front, which only matters to walks that are cut short.
+    let _ = getrandom::fill(&mut bytes);
+    Partition((u64::from(u32::from_le_bytes(bytes)) % ring.part_shift().partitions()) as u32)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Databases that look as before are counted so many at a time.
+const TOLD_TOGETHER: u64 = 256;

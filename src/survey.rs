@@ -1,0 +1,245 @@
+//! A walk over a drive beside its ledger: which databases look as they did, which have to be looked into.
+//!
+//! Both come in the same order, so that the two are read side by side, like a merge, in memory that does not grow with
+//! either. A database that looks as its entry says, and is not due, is done with. One that the walk does not meet where its
+//! entry says it was, is gone.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use log::{debug, warn};
+
+use crate::broker::BrokerError;
+use crate::config::Config;
+use crate::drive::Drive;
+use crate::hash_path::{PartShift, Partition};
+use crate::ledger::{Entry, Key, Ledger, LedgerError, PartitionSet, Recorder, Surveyed};
+use crate::look::{Looked, look};
+use crate::scan::{Found, Problem, Walk};
+use crate::stop::Stop;
+
+/// What the walk came by.
+#[derive(Debug)]
+pub enum Sighting {
+    /// It looks as the ledger says.
+    AsBefore(Found),
+    /// It is new, or looks otherwise, or its time has come.
+    Changed {
+        /// Where it is.
+        found: Found,
+        /// What the ledger has of it.
+        known: Option<Entry>,
+        /// It looks as before: only time asks for the look.
+        due: bool,
+    },
+    /// It does not lie where the ring would have it on this device: a handoff, or misplaced. The ledger has nothing of it.
+    Stray(Found),
+}
+
+/// A walk in progress.
+pub struct Survey<'a> {
+    walk: Walk,
+    ledger: &'a Ledger,
+    shift: PartShift,
+    /// Partitions that the ring puts on this device.
+    mine: &'a PartitionSet,
+    remembered: Remembered<'a>,
+    recorder: &'a Recorder<'a>,
+    began: SystemTime,
+}
+
+impl<'a> Survey<'a> {
+    /// Begins. What is gone is noted with the recorder on the way.
+    pub fn new(
+        walk: Walk,
+        ledger: &'a Ledger,
+        mine: &'a PartitionSet,
+        recorder: &'a Recorder<'a>,
+    ) -> Survey<'a> {
+        let shift = ledger.terms().part_shift;
+        let remembered = Remembered::new(ledger, Key::first_of(walk.from(), shift));
+        Survey { walk, ledger, shift, mine, remembered, recorder, began: SystemTime::now() }
+    }
+
+    /// After the last: forgets what lay behind it and is gone, and notes that all of the drive was walked. Not for a walk
+    /// that was broken off.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: something that this walk found is not in the ledger.
+    pub fn finish(mut self) -> Result<(), LedgerError> {
+        while let Some((key, _)) = self.remembered.pop()? {
+            self.forget(key);
+        }
+        self.recorder.flush()?;
+        let took = self.began.elapsed().unwrap_or_default();
+        self.ledger.note_survey(Surveyed { began: self.began, took })
+    }
+
+    fn judge(&mut self, found: Found) -> Result<Sighting, LedgerError> {
+        let hash = found.hash_dir.hash();
+        let at_home = found.in_order && found.partition == Some(self.shift.partition(&hash));
+        if !at_home || !self.mine.contains(self.shift.partition(&hash)) {
+            return Ok(Sighting::Stray(found));
+        }
+        let key = Key::new(hash, self.shift);
+        while self.remembered.is_before(key)? {
+            if let Some((gone, _)) = self.remembered.pop()? {
+                self.forget(gone);
+            }
+        }
+        let known = self.remembered.take(key)?;
+        let same = known.as_ref().is_some_and(|entry| entry.seen == Some(found.sight.fingerprint));
+        let due = known.as_ref().is_some_and(|entry| entry.due_secs <= now_secs());
+        Ok(match same && !due {
+            true => Sighting::AsBefore(found),
+            false => Sighting::Changed { found, known, due: same },
+        })
+    }
+
+    /// The walk went past an entry's place without meeting its database. It may also have been unable to read a directory.
+    fn forget(&self, key: Key) {
+        let drive = self.walk.drive();
+        let dir = drive.hash_dir(key.partition(self.shift), key.hash(self.shift));
+        if matches!(dir.sight(), Ok(None)) && drive.still_mounted().is_ok() {
+            self.recorder.note(key, None);
+        }
+    }
+}
+
+impl Iterator for Survey<'_> {
+    type Item = Result<Sighting, SurveyError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(match self.walk.next()? {
+            Ok(found) => self.judge(found).map_err(SurveyError::Ledger),
+            Err(problem) => Err(SurveyError::Problem(problem)),
+        })
+    }
+}
+
+/// What came between.
+#[derive(Debug)]
+pub enum SurveyError {
+    /// A directory cannot be read. The walk goes on.
+    Problem(Problem),
+    /// The ledger is of no use any more.
+    Ledger(LedgerError),
+}
+
+/// The entries of a ledger in the order of a walk, a page at a time.
+struct Remembered<'a> {
+    ledger: &'a Ledger,
+    /// The key at which the walk begins: keys are counted from here, and wrap.
+    base: u128,
+    page: VecDeque<(Key, Entry)>,
+    /// Where the next page begins, counted from the base; `None` after the last.
+    next: Option<u128>,
+}
+
+impl<'a> Remembered<'a> {
+    fn new(ledger: &'a Ledger, base: Key) -> Remembered<'a> {
+        Remembered { ledger, base: base.0, page: VecDeque::new(), next: Some(0) }
+    }
+
+    fn place(&self, key: Key) -> u128 {
+        key.0.wrapping_sub(self.base)
+    }
+
+    fn front(&mut self) -> Result<Option<&(Key, Entry)>, LedgerError> {
+        while self.page.is_empty() {
+            let Some(next) = self.next else { return Ok(None) };
+            let first = self.base.wrapping_add(next);
+            // From the base to the last key, then from the first key to the base.
+            let last = if first >= self.base { u128::MAX } else { self.base - 1 };
+            self.page = self.ledger.entries(Key(first), Key(last))?.into();
+            let end = self.page.back().map_or(last, |(key, _)| key.0);
+            self.next = self.place(Key(end)).checked_add(1);
+        }
+        Ok(self.page.front())
+    }
+
+    fn pop(&mut self) -> Result<Option<(Key, Entry)>, LedgerError> {
+        self.front()?;
+        Ok(self.page.pop_front())
+    }
+
+    /// Does the next entry come before this key?
+    fn is_before(&mut self, key: Key) -> Result<bool, LedgerError> {
+        let place = self.place(key);
+        let front = self.front()?.map(|(front, _)| *front);
+        Ok(front.is_some_and(|front| self.place(front) < place))
+    }
+
+    /// The entry of this key, if it is the next.
+    fn take(&mut self, key: Key) -> Result<Option<Entry>, LedgerError> {
+        match self.front()? {
+            Some((front, _)) if *front == key => Ok(self.page.pop_front().map(|(_, entry)| entry)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Walks a drive on behalf of a peer that asks what is on it, if that was not done lately, and looks into what changed. Who
+/// comes second waits for the first.
+///
+/// # Errors
+/// [`LedgerError`]; `Ok(false)` if it was told to stop.
+pub fn refresh(
+    config: &Config,
+    drive: &Arc<Drive>,
+    ledger: &Ledger,
+    mine: &PartitionSet,
+    stop: &Stop,
+) -> Result<bool, LedgerError> {
+    let _walking = ledger.walking().lock().unwrap_or_else(PoisonError::into_inner);
+    if is_fresh(config, ledger)? {
+        return Ok(true);
+    }
+    let recorder = Recorder::new(ledger);
+    let walk = Walk::new(drive.clone(), Default::default(), Partition(0));
+    let mut survey = Survey::new(walk, ledger, mine, &recorder);
+    let shift = ledger.terms().part_shift;
+    for sighting in survey.by_ref() {
+        if stop.wished() {
+            return Ok(false);
+        }
+        let (found, known) = match sighting {
+            Ok(Sighting::Changed { found, known, .. }) => (found, known),
+            Ok(Sighting::AsBefore(_) | Sighting::Stray(_)) => continue,
+            Err(SurveyError::Problem(problem)) => {
+                warn!("{problem}");
+                continue;
+            }
+            Err(SurveyError::Ledger(error)) => return Err(error),
+        };
+        let key = Key::new(found.hash_dir.hash(), shift);
+        match look(config, &found.hash_dir, known) {
+            Ok(Looked { entry, .. }) => recorder.note(key, Some(entry)),
+            Err(BrokerError::Missing) => recorder.note(key, None),
+            Err(error) => {
+                // What cannot be read is not vouched for. The peer then asks for it singly, and hears why.
+                debug!("{}: {error}", found.hash_dir.dir().display());
+                recorder.note(key, None);
+            }
+        }
+    }
+    survey.finish().map(|()| true)
+}
+
+/// Was the whole drive walked so lately that it need not be walked for a peer? Peers ask as often as they like, so no more
+/// than a tenth of the time goes into walks for them; a drive that is walked in no time is walked anew for each. And what
+/// the passes of this node saw is good enough until the next is due.
+fn is_fresh(config: &Config, ledger: &Ledger) -> Result<bool, LedgerError> {
+    let Some(survey) = ledger.surveyed()? else { return Ok(false) };
+    let good_for = (survey.took * WALKING_SHARE).min(survey.took + config.interval);
+    let now = SystemTime::now();
+    Ok(survey.began <= now && now < survey.began + good_for)
+}
+
+fn now_secs() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// One part in so many of the time is spent walking a drive for peers.
+const WALKING_SHARE: u32 = 10;
