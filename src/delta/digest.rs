@@ -123,27 +123,6 @@ fn left_half(count: usize) -> usize {
     count.next_power_of_two() / 2
 }
 
-/// The digest of a whole file that is fed from its start to its end: BLAKE3, 32 bytes.
-#[derive(Debug, Clone, Default)]
-pub struct FileDigest(Hasher);
-
-impl FileDigest {
-    /// Of nothing yet.
-    pub fn new() -> FileDigest {
-        FileDigest::default()
-    }
-
-    /// Takes in the next bytes of the file.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Of all that was fed.
-    pub fn finish(&self) -> [u8; 32] {
-        *self.0.finalize().as_bytes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Geometry, USUAL_WINDOW_BYTES};

@@ -45,10 +45,9 @@ impl std::error::Error for BadFrame {}
 /// A window or other piece as it is sent: a byte of kind, then the bytes, compressed if that makes them fewer. Never
 /// more than one byte longer than the piece.
 pub fn compress_literals(bytes: &[u8]) -> Vec<u8> {
-    match zstd::bulk::compress(bytes, LEVEL) {
-        Ok(body) if body.len() < bytes.len() => tagged(COMPRESSED, &body),
-        _ => tagged(STORED, bytes),
-    }
+    let mut frame = Vec::new();
+    Packer::new().compress(bytes, &mut frame);
+    frame
 }
 
 /// Puts pieces into frames one after the other: zstd's tables are made once, and frames are written where they are
@@ -140,7 +139,7 @@ impl Unpacker {
     /// The piece, which must have just so many bytes.
     ///
     /// # Errors
-    /// As [`decompress`].
+    /// [`BadFrame`] if it is damaged or has another length. No more than the expected bytes are ever allocated.
     pub fn unpack(&mut self, frame: Vec<u8>, expected_bytes: usize) -> Result<Piece, BadFrame> {
         let piece = match frame.split_first().ok_or(BadFrame::Kind)? {
             (&STORED, _) => Piece { buffer: frame, start: 1 },
@@ -157,18 +156,6 @@ impl Unpacker {
             found if found == expected_bytes => Ok(piece),
             found => Err(BadFrame::Length { expected: expected_bytes, found }),
         }
-    }
-}
-
-/// The piece back, which must have just so many bytes.
-///
-/// # Errors
-/// [`BadFrame`] if it is damaged or has another length. No more than the expected bytes are ever allocated.
-pub fn decompress(frame: &[u8], expected_bytes: usize) -> Result<Vec<u8>, BadFrame> {
-    let bytes = decompress_up_to(frame, expected_bytes)?;
-    match bytes.len() == expected_bytes {
-        true => Ok(bytes),
-        false => Err(BadFrame::Length { expected: expected_bytes, found: bytes.len() }),
     }
 }
 
@@ -189,17 +176,13 @@ pub fn decompress_up_to(frame: &[u8], limit_bytes: usize) -> Result<Vec<u8>, Bad
     }
 }
 
-/// A byte of kind, then a body.
-pub(super) fn tagged(kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(1 + body.len());
-    message.push(kind);
-    message.extend_from_slice(body);
-    message
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decompress(frame: &[u8], expected_bytes: usize) -> Result<Vec<u8>, BadFrame> {
+        Unpacker::new().unpack(frame.to_vec(), expected_bytes).map(|piece| piece.bytes().to_vec())
+    }
 
     #[test]
     fn what_went_in_comes_out() {
@@ -209,12 +192,14 @@ mod tests {
             let frame = compress_literals(piece);
             assert!(frame.len() <= piece.len() + 1);
             assert_eq!(decompress(&frame, piece.len()).as_deref(), Ok(piece));
+            assert_eq!(decompress_up_to(&frame, piece.len()).as_deref(), Ok(piece));
+            assert_eq!(decompress_up_to(&frame, piece.len() + 9).as_deref(), Ok(piece));
         }
         assert!(compress_literals(&[7; 100_000]).len() < 100);
     }
 
     #[test]
-    fn a_packer_says_what_is_said_without_one_and_an_unpacker_hears_it() {
+    fn one_packer_and_one_unpacker_serve_for_all_pieces() {
         let random: Vec<u8> =
             (0..5000_u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..1].to_vec()).collect();
         let (mut packer, mut unpacker, mut frame) = (Packer::new(), Unpacker::new(), vec![]);
@@ -237,12 +222,6 @@ mod tests {
             let unpacked = unpacker.unpack(frame.clone(), piece.len());
             assert_eq!(unpacked.as_ref().map(Piece::bytes), Ok(piece));
         }
-        let bomb = compress_literals(&vec![0; 64 << 20]);
-        assert_eq!(unpacker.unpack(bomb, 4096), Err(BadFrame::Damaged));
-        let skippable = [COMPRESSED, 0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0];
-        for nonsense in [&[][..], &[2], &[COMPRESSED], &skippable] {
-            assert!(unpacker.unpack(nonsense.to_vec(), 0).is_err());
-        }
     }
 
     #[test]
@@ -251,6 +230,8 @@ mod tests {
             let frame = compress_literals(piece);
             for wrong in [0, 1, piece.len() - 1, piece.len() + 1] {
                 assert!(decompress(&frame, wrong).is_err(), "{wrong} bytes of {}", piece.len());
+                let too_few = wrong < piece.len();
+                assert_eq!(decompress_up_to(&frame, wrong).is_err(), too_few, "{wrong} bytes");
             }
         }
     }
@@ -260,15 +241,21 @@ mod tests {
         let bomb = compress_literals(&vec![0; 64 << 20]);
         assert!(bomb.len() < 10_000);
         assert_eq!(decompress(&bomb, 4096), Err(BadFrame::Damaged));
+        assert_eq!(decompress_up_to(&bomb, 4096), Err(BadFrame::Damaged));
     }
 
     #[test]
     fn what_is_no_frame_is_refused() {
-        assert_eq!(decompress(&[], 0), Err(BadFrame::Kind));
-        assert_eq!(decompress(&[2], 0), Err(BadFrame::Kind));
-        assert_eq!(decompress(&[COMPRESSED], 0), Err(BadFrame::Damaged));
         let skippable = [COMPRESSED, 0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0];
-        assert_eq!(decompress(&skippable, 0), Err(BadFrame::Damaged));
+        for (nonsense, why) in [
+            (&[][..], BadFrame::Kind),
+            (&[2], BadFrame::Kind),
+            (&[COMPRESSED], BadFrame::Damaged),
+            (&skippable, BadFrame::Damaged),
+        ] {
+            assert_eq!(decompress(nonsense, 0), Err(why));
+            assert_eq!(decompress_up_to(nonsense, 0), Err(why));
+        }
         let frame = compress_literals(&[7; 1000]);
         for end in 0..frame.len() {
             assert!(decompress(&frame[..end], 1000).is_err(), "cut after {end} bytes");

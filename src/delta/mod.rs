@@ -39,8 +39,8 @@ use std::fmt;
 use std::ops::Range;
 
 pub use blocks::{BadBlocks, BlockDigests};
-pub use digest::{FileDigest, WindowDigest, WindowNode, WindowTree};
-pub use literals::{BadFrame, Packer, Piece, Unpacker, compress_literals, decompress, decompress_up_to};
+pub use digest::{WindowDigest, WindowNode, WindowTree};
+pub use literals::{BadFrame, Packer, Piece, Unpacker, compress_literals, decompress_up_to};
 pub use moved::PageIndex;
 pub use pace::{Pace, Packing};
 pub use pages::{BadPages, PageDigest, PageDigests, PageSet};
@@ -577,14 +577,6 @@ mod tests {
         ] {
             assert_eq!(share_equal(&digests(ours), &digests(theirs)), share);
         }
-    }
-
-    #[test]
-    fn a_file_digest_does_not_depend_on_the_cuts() {
-        let bytes = Random(1).bytes(100_000);
-        let mut digest = FileDigest::new();
-        bytes.chunks(777).for_each(|piece| digest.feed(piece));
-        assert_eq!(digest.finish(), *blake3::hash(&bytes).as_bytes());
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub fn apply_patch(
 /// Puts what a patch holds in its place; `None` if it is damaged.
 fn follow_body(
     window: Window,
-    bytes: &mut Vec<u8>,
+    bytes: &mut [u8],
     numbers: &[usize],
     signed_pages: usize,
     mut body: &[u8],

@@ -193,18 +193,10 @@ fn a_file_that_is_quite_another() {
 /// Rows, or all pages, change in a database that rested when it was offered, while its windows are on their way.
 #[test]
 fn a_database_that_is_written_to_while_it_is_sent() {
-    let changes: [fn(&World); 3] = [
-        |world| world.a.fill(20_000..20_001, 5),
-        |world| world.a.fill(20_000..26_000, 5),
-        // All pages, in another place, and fewer of them.
-        |world| super::sqlite(&world.a.path()).execute_batch("VACUUM").expect("shorter"),
-    ];
-    for change in changes {
+    for change in CHANGES {
         let prepare = |world: &World| {
             world.a.fill(0..10_000, 1);
-            let pages_to_spare =
-                "CREATE TABLE junk (b); INSERT INTO junk VALUES (zeroblob(900000)); DROP TABLE junk";
-            super::sqlite(&world.a.path()).execute_batch(pages_to_spare).expect("longer");
+            spare_pages(&world.a);
             world.a.fill(10_000..20_000, 1);
         };
         let happens = |world: &World, passed: usize| {
@@ -214,6 +206,41 @@ fn a_database_that_is_written_to_while_it_is_sent() {
         };
         cut_while(1000, prepare, Intent::Agree, Outcome::Created, &happens);
     }
+}
+
+/// The same while only what the peer lacks is on its way: before, between and after the questions about its windows.
+#[test]
+fn a_database_that_is_written_to_while_a_delta_of_it_is_sent() {
+    for change in CHANGES {
+        for moment in [4, 8, 12] {
+            let prepare = |world: &World| {
+                world.a.fill(0..9000, 1);
+                spare_pages(&world.a);
+                world.b.copy_of(&world.a);
+                world.a.age();
+                world.a.fill(9000..9400, 1);
+                world.b.fill(9300..9600, 77);
+            };
+            let happens = |world: &World, passed: usize| {
+                if passed == moment {
+                    change(world);
+                }
+            };
+            cut_while(1000, prepare, Intent::Agree, Outcome::Patched, &happens);
+        }
+    }
+}
+
+const CHANGES: [fn(&World); 3] = [
+    |world| world.a.fill(20_000..20_001, 5),
+    |world| world.a.fill(20_000..26_000, 5),
+    // All pages, in another place, and fewer of them.
+    |world| super::sqlite(&world.a.path()).execute_batch("VACUUM").expect("shorter"),
+];
+
+fn spare_pages(side: &Side) {
+    let sql = "CREATE TABLE junk (b); INSERT INTO junk VALUES (zeroblob(900000)); DROP TABLE junk";
+    super::sqlite(&side.path()).execute_batch(sql).expect("longer");
 }
 
 /// An introduction, an offer and their answers, and two windows.
