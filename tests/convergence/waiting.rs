@@ -10,11 +10,12 @@ use swiftlet::budget::Budget;
 use swiftlet::incoming;
 use swiftlet::peer::Peer;
 use swiftlet::protocol::message::{Intent, Meet, Message, Role};
+use swiftlet::protocol::sender::Outcome;
 use swiftlet::protocol::wire;
 use swiftlet::replica::{ReplicaId, ReplicaInfo, Row, RowHash, RowId};
 use swiftlet::stop::Stop;
 
-use super::{World, object};
+use super::{Side, World, call, object};
 
 const NODE_TIMEOUT_SECS: u32 = 3;
 /// Longer than an answering agent keeps a database open for nobody.
@@ -207,3 +208,101 @@ fn a_message_is_only_read_when_there_is_memory_for_it() {
     });
     assert_eq!(world.b.node.answering.left(), LITTLE_BYTES);
 }
+
+/// One caller has met its peer and waits for memory of its own node; another has that, and waits for memory of the peer.
+#[test]
+fn two_callers_that_each_want_what_the_other_may_hold_both_get_through() {
+    let mut world = world(LITTLE_BYTES);
+    world.a.fill(100..200, 1);
+    world.a.node.calling = Budget::new(LITTLE_BYTES);
+    let (calling, answering) = (&world.a.node.calling, &world.b.node.answering);
+    let stop = Stop::default();
+    let all = calling.take(LITTLE_BYTES, PAUSE, &stop).expect("all is free");
+    within(WATCHDOG, &world, || {
+        thread::scope(|scope| {
+            let waits_at_home = scope.spawn(|| exchange(&world.a, &world.b));
+            while answering.left() == LITTLE_BYTES {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // It has been met, and holds what it takes to have a database open there.
+            converse(&world, |peer| {
+                met(&world, peer, 1);
+                let rows = own_rows(1);
+                let needs_all = wire::encode(&Message::Rows { rows: rows.clone() }).len() as u64 * 20;
+                assert!(needs_all > LITTLE_BYTES, "{needs_all} bytes");
+                send_rows(peer, 1, Duration::ZERO);
+            });
+            drop(all);
+            let outcome = waits_at_home.join().expect("no panic");
+            assert!(outcome.delivered(), "{outcome:?}");
+        });
+    });
+    assert_eq!((calling.left(), answering.left()), (LITTLE_BYTES, LITTLE_BYTES));
+}
+
+/// Both nodes call each other several times at once, with memory for hardly more than one transfer each way.
+#[test]
+fn nodes_that_call_each_other_with_little_memory_all_get_through() {
+    const CALLS: usize = 4;
+    for in_files in [false, true] {
+        let mut world = world(LITTLE_BYTES);
+        world.a.fill(1000..3000, 1);
+        world.b.fill(4000..6000, 1);
+        if in_files {
+            [&world.a, &world.b].map(Side::age);
+        }
+        for side in [&mut world.a, &mut world.b] {
+            (side.node.calling, side.node.answering) = (Budget::new(LITTLE_BYTES), Budget::new(LITTLE_BYTES));
+        }
+        within(WATCHDOG, &world, || {
+            thread::scope(|scope| {
+                let both = [(&world.a, &world.b), (&world.b, &world.a)];
+                let calls = (0..CALLS).flat_map(|_| both);
+                let calls: Vec<_> = calls.map(|(from, to)| scope.spawn(|| exchange(from, to))).collect();
+                for call in calls {
+                    let outcome = call.join().expect("no panic");
+                    let shipped = matches!(outcome, Outcome::Patched | Outcome::Merged);
+                    assert!(outcome.delivered(), "{outcome:?}, as files: {shipped}");
+                }
+            });
+        });
+        assert_eq!(world.a.rows(), world.b.rows());
+        for side in [&world.a, &world.b] {
+            assert_eq!((side.node.calling.left(), side.node.answering.left()), (LITTLE_BYTES, LITTLE_BYTES));
+        }
+    }
+}
+
+fn exchange(from: &Side, to: &Side) -> Outcome {
+    let (near, far) = UnixStream::pair().expect("sockets");
+    let timeout = to.node.config.node_timeout;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut peer = Peer::greet(far, timeout, &to.node.stop)?;
+            incoming::serve(&mut peer, &to.node)
+        });
+        call(from, near, to.place.clone(), Intent::Agree).expect("it ends well").outcome
+    })
+}
+
+/// Fails, and ends all that hangs, if something takes too long.
+fn within<T>(limit: Duration, world: &World, work: impl FnOnce() -> T) -> T {
+    let (over, done) = std::sync::mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let watchdog = scope.spawn(move || {
+            let in_time = done.recv_timeout(limit) != Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+            if !in_time {
+                world.a.node.stop.wish();
+                world.b.node.stop.wish();
+            }
+            in_time
+        });
+        let worked = work();
+        drop(over);
+        assert!(watchdog.join().expect("no panic"), "they wait for each other");
+        worked
+    })
+}
+
+/// What is over in a second or two.
+const WATCHDOG: Duration = Duration::from_secs(60);
