@@ -212,7 +212,9 @@ fn a_message_is_only_read_when_there_is_memory_for_it() {
 /// One caller has met its peer and waits for memory of its own node; another has that, and waits for memory of the peer.
 #[test]
 fn two_callers_that_each_want_what_the_other_may_hold_both_get_through() {
-    let mut world = world(LITTLE_BYTES);
+    // An open database takes 256 KiB: there is room for three, or for one and a batch of rows.
+    const ANSWERING_BYTES: u64 = 768 << 10;
+    let mut world = world(ANSWERING_BYTES);
     world.a.fill(100..200, 1);
     world.a.node.calling = Budget::new(LITTLE_BYTES);
     let (calling, answering) = (&world.a.node.calling, &world.b.node.answering);
@@ -221,15 +223,15 @@ fn two_callers_that_each_want_what_the_other_may_hold_both_get_through() {
     within(WATCHDOG, &world, || {
         thread::scope(|scope| {
             let waits_at_home = scope.spawn(|| exchange(&world.a, &world.b));
-            while answering.left() == LITTLE_BYTES {
+            while answering.left() == ANSWERING_BYTES {
                 thread::sleep(Duration::from_millis(1));
             }
             // It has been met, and holds what it takes to have a database open there.
             converse(&world, |peer| {
                 met(&world, peer, 1);
-                let rows = own_rows(1);
-                let needs_all = wire::encode(&Message::Rows { rows: rows.clone() }).len() as u64 * 20;
-                assert!(needs_all > LITTLE_BYTES, "{needs_all} bytes");
+                let batch = Message::Rows { rows: own_rows(1)[ROWS_EACH as usize / 2..].to_vec() };
+                let needed = (256 << 10) + wire::encode(&batch).len() as u64 * 20;
+                assert!(needed > ANSWERING_BYTES - (256 << 10), "{needed} bytes stand in nobody's way");
                 send_rows(peer, 1, Duration::ZERO);
             });
             drop(all);
@@ -237,7 +239,7 @@ fn two_callers_that_each_want_what_the_other_may_hold_both_get_through() {
             assert!(outcome.delivered(), "{outcome:?}");
         });
     });
-    assert_eq!((calling.left(), answering.left()), (LITTLE_BYTES, LITTLE_BYTES));
+    assert_eq!((calling.left(), answering.left()), (LITTLE_BYTES, ANSWERING_BYTES));
 }
 
 /// Both nodes call each other several times at once, with memory for hardly more than one transfer each way.
@@ -249,7 +251,7 @@ fn nodes_that_call_each_other_with_little_memory_all_get_through() {
         world.a.fill(1000..3000, 1);
         world.b.fill(4000..6000, 1);
         if in_files {
-            [&world.a, &world.b].map(Side::age);
+            [&world.a, &world.b].into_iter().for_each(Side::age);
         }
         for side in [&mut world.a, &mut world.b] {
             (side.node.calling, side.node.answering) = (Budget::new(LITTLE_BYTES), Budget::new(LITTLE_BYTES));

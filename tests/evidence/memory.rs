@@ -2,6 +2,7 @@
 //! ever take more than 64 MiB, page cache and all, while a crowd of peers calls both; and neither ever has more than
 //! 32 MiB of its own.
 
+use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,10 @@ fn a_database_of_10_gigabytes_moves_within_32_mebibytes() {
     let full = moved(&cluster, &cages, "in full");
     assert_eq!((count(&full, "full"), count(&full, "delta")), (1, 0), "{full}");
 
-    // The sync points are forgotten, so that only the files can tell what is missing.
+    // The sync points are forgotten, and what the ledgers know, so that only the files can tell what is missing.
+    for device in [0, 1] {
+        fs::remove_dir_all(cluster.device(device).join("agent")).expect("the ledger is gone");
+    }
     let (mut ours, mut theirs) = (cluster.open(0, &container), cluster.open(1, &container));
     let ids = [ours.info().unwrap().id, theirs.info().unwrap().id];
     ours.set_sync_point(&ids[1], RowId::NONE, Direction::Outgoing).unwrap();
