@@ -22,7 +22,7 @@ use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Role, Settled, Shape};
 use crate::protocol::receiver::Action;
 use crate::protocol::{RANGES_PER_MESSAGE, Violation};
-use crate::replica::{Direction, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
+use crate::replica::{Direction, Metadata, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
 use crate::ring::{Device, Ring};
 use crate::timestamp::Timestamp;
 
@@ -60,7 +60,9 @@ impl<'a> Visit<'a> {
         let ring = node.ring();
         let (drive, dir, primary) = judge(node, &ring, &meet)?;
         let ring = primary.then_some(ring);
-        let share = Some(take_share(node, OPEN_BYTES)?);
+        let metadata_bytes: usize =
+            meet.info.metadata.0.iter().map(|item| item.key.len() + item.value.len()).sum();
+        let share = Some(take_share(node, OPEN_BYTES + metadata_bytes as u64 * BYTES_PER_METADATA_BYTE)?);
         let (broker, spare, file) = (None, None, None);
         let mut visit = Visit {
             node,
@@ -76,6 +78,8 @@ impl<'a> Visit<'a> {
             file,
         };
         let said = visit.introduce()?;
+        // Settled by now. Much can be kept by those who introduce themselves and then say nothing.
+        visit.meet.info.metadata = Metadata::default();
         Ok((visit, said))
     }
 
@@ -538,6 +542,8 @@ fn settled(info: ReplicaInfo) -> Message {
 const NO_FILE: Violation = Violation::Lie("a window of no file");
 /// An open database: SQLite's connection, what it read of the schema, and prepared statements.
 const OPEN_BYTES: u64 = 256 << 10;
+/// What metadata takes for each of its bytes, to be merged and written.
+const BYTES_PER_METADATA_BYTE: u64 = 4;
 /// What a message takes for each of its bytes: rows shrink to a tenth when they are packed, and are merged with as many.
 const BYTES_PER_MESSAGE_BYTE: u64 = 20;
 /// What it takes at most: rows are limited before they are packed.

@@ -35,11 +35,13 @@ struct Trimmed {
 }
 
 impl Trimmed {
-    /// Much has come since, or there was time for a little to come and go.
+    /// Much has come since, or there was time for a little; and now and then in any case, since what was freed by those who
+    /// left does not show until it is given back.
     fn is_due(&self, now_kib: u64, now: Instant) -> bool {
         let (grown, waited) = (now_kib.saturating_sub(self.kib), now.duration_since(self.since));
         (grown >= GROWN_MUCH_KIB && waited >= TRIM_INTERVAL)
             || (grown >= GROWN_KIB && waited >= TRIM_INTERVAL_IDLE)
+            || waited >= TRIM_INTERVAL_ANYWAY
     }
 }
 
@@ -100,6 +102,8 @@ const GROWN_KIB: u64 = 256;
 /// How often it is looked into at most, with much and with little.
 const TRIM_INTERVAL: Duration = Duration::from_millis(100);
 const TRIM_INTERVAL_IDLE: Duration = Duration::from_secs(1);
+/// And how often when nothing speaks for it.
+const TRIM_INTERVAL_ANYWAY: Duration = Duration::from_secs(5);
 /// A thread that reads one small file needs no more.
 const STACK_BYTES: usize = 64 * 1024;
 
@@ -128,6 +132,7 @@ mod tests {
             (GROWN_MUCH_KIB - 1, TRIM_INTERVAL, false),
             (GROWN_MUCH_KIB, TRIM_INTERVAL, true),
             (GROWN_MUCH_KIB, TRIM_INTERVAL / 2, false),
+            (0, TRIM_INTERVAL_ANYWAY, true),
         ] {
             assert_eq!(
                 trimmed.is_due(1000 + grown_kib, since + waited),

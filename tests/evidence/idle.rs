@@ -39,7 +39,7 @@ fn an_idle_daemon_has_8_mebibytes_whatever_it_did_before() {
     crowd.end(&cluster, 2);
     let after_crowd = settled(process);
     println!(
-        "anonymous: {started} KiB after the start, {after_pass} after a pass over {} databases, {among} among 128 \\
+        "anonymous: {started} KiB after the start, {after_pass} after a pass over {} databases, {among} among 128 \
          connections, {after_crowd} after they are gone",
         tally["attempted"],
     );
@@ -50,7 +50,7 @@ fn an_idle_daemon_has_8_mebibytes_whatever_it_did_before() {
 
 /// What it has once it has come to rest.
 fn settled(process: u32) -> u64 {
-    thread::sleep(Duration::from_millis(1500));
+    thread::sleep(Duration::from_secs(7));
     anonymous_kib(process)
 }
 
