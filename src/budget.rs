@@ -16,7 +16,8 @@
 //!    the answerer take more than it takes to look at a database.
 //! 2. Nobody waits for a budget with a share of that same budget in hand: what is to grow is given back first.
 //! 3. Who answers lets go of its share whenever the caller has nothing to say for a moment, be it that the caller waits
-//!    for memory itself. Only a file on its way keeps its share, and its caller has all that it will ever ask for.
+//!    for memory itself. Only a file or many shard ranges on their way keep theirs, and their caller has all that they
+//!    will ever ask for.
 //!
 //! So order all shares as: calling before answering. A caller that waits for its own budget holds nothing, here by the
 //! second rule and at the peer by the third. An answerer that waits holds nothing either. Whoever does hold a share waits,

@@ -168,6 +168,10 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
                     Err(refusal) => Err(refusal.into()),
                 }
             }
+            (Some(Work::Visit(visit)), Action::Wait) if receiver.is_collecting() => {
+                visit.provide_for_ranges(peer)?;
+                Ok(Progress::Under)
+            }
             (_, Action::Wait) => Ok(Progress::Under),
             (Some(Work::Visit(visit)), action) => visit.act(peer, action),
             // Left over from before a refusal, or too late: we had taken the silence for the end.

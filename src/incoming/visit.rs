@@ -43,6 +43,8 @@ pub struct Visit<'a> {
     spare: Option<Share>,
     /// Rows are coming.
     in_rows: bool,
+    /// Many shard ranges are, for which there is all the memory that there is.
+    in_ranges: bool,
     file: Option<Arriving>,
 }
 
@@ -75,6 +77,7 @@ impl<'a> Visit<'a> {
             share,
             spare,
             in_rows: false,
+            in_ranges: false,
             file,
         };
         let said = visit.introduce()?;
@@ -208,13 +211,19 @@ impl<'a> Visit<'a> {
 
     /// Lets go of the database and of the memory for it, as long as the peer has nothing to say: others wait for it.
     pub fn rest(&mut self) {
-        (self.broker, self.spare, self.share) = (None, None, None);
+        (self.broker, self.spare) = (None, None);
+        if !self.in_ranges {
+            self.share = None;
+        }
     }
 
     /// Sees to it that there is memory for a message of so many bytes and what becomes of it. A file has its own.
     pub fn provide_for<S: Stream>(&mut self, peer: &mut Peer<S>, bytes: usize) -> Result<(), PeerError> {
         let needed = OPEN_BYTES + (bytes as u64 * BYTES_PER_MESSAGE_BYTE).min(MESSAGE_BYTES_LIMIT);
-        if self.file.is_some() || self.share.as_ref().is_some_and(|share| share.bytes() >= needed) {
+        if self.file.is_some()
+            || self.in_ranges
+            || self.share.as_ref().is_some_and(|share| share.bytes() >= needed)
+        {
             return Ok(());
         }
         // Given back first: who holds memory and waits for more may wait for another who does the same.
@@ -225,6 +234,19 @@ impl<'a> Visit<'a> {
             self.rest();
             let take = || node.answering.take(needed, MEMORY_PATIENCE, &node.stop);
             self.share = Some(peer.while_working(take)?.ok_or(PeerError::Stopped)?);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is memory for many shard ranges, which are only merged when all are there: one peer at a
+    /// time has all of it.
+    pub fn provide_for_ranges<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<(), PeerError> {
+        if !self.in_ranges {
+            self.rest();
+            let node = self.node;
+            let take = || node.answering.take(u64::MAX, MEMORY_PATIENCE, &node.stop);
+            self.share = Some(peer.while_working(take)?.ok_or(PeerError::Stopped)?);
+            self.in_ranges = true;
         }
         Ok(())
     }
@@ -280,11 +302,19 @@ impl<'a> Visit<'a> {
         peer: &mut Peer<S>,
         ranges: Vec<ShardRange>,
     ) -> Result<(), Trouble> {
+        let held = self.with_broker(peer, Broker::shard_range_count)?;
+        if held > RANGES_PER_MESSAGE as u64 {
+            self.provide_for_ranges(peer)?;
+        }
         let merged = self.with_broker(peer, |broker| {
             broker.merge_shard_ranges(ranges)?;
             broker.shard_ranges()
         })?;
         say_ranges(peer, merged)?;
+        self.in_ranges = false;
+        if let Some(share) = &mut self.share {
+            share.shrink(OPEN_BYTES);
+        }
         Ok(())
     }
 

@@ -16,10 +16,10 @@ use crate::ledger::LedgerError;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::Violation;
 use crate::protocol::message::{Agreed, Intent, Meet, Message, Place, Refusal, Role};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
+use crate::protocol::{RANGES_PER_MESSAGE, Violation};
 use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
 use crate::ring::DeviceId;
 use crate::strategy::Choice;
@@ -175,7 +175,7 @@ impl<'a> Subject<'a> {
             sender = sender.proven();
         }
         // Never both at once: see `budget`.
-        let (mut shipping, mut rows_share) = (None, None);
+        let (mut shipping, mut rows_share, mut ranges_share) = (None, None, None);
         let (mut rows_sent, mut restarted) = (0, false);
         loop {
             (sender, actions) = 'step: {
@@ -183,9 +183,13 @@ impl<'a> Subject<'a> {
                     match action {
                         Action::Say(message) => peer.say(&message)?,
                         Action::Adopt(theirs) => self.adopt(&theirs)?,
-                        Action::TellRanges => say_ranges(peer, self.broker.shard_ranges()?)?,
+                        Action::TellRanges => {
+                            ranges_share = Some(self.share_for_ranges(peer)?);
+                            say_ranges(peer, self.broker.shard_ranges()?)?;
+                        }
                         Action::MergeRanges(ranges) => {
                             self.broker.merge_shard_ranges(ranges)?;
+                            drop(ranges_share.take());
                             break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
                         Action::SendRows { after, in_bulk } => {
@@ -299,6 +303,14 @@ impl<'a> Subject<'a> {
         }
         self.broker.merge_metadata(&theirs.metadata)?;
         Ok(())
+    }
+
+    /// For ours and the peer's, of which there are about as many.
+    fn share_for_ranges<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Share, ExchangeError> {
+        let count = self.broker.shard_range_count()?.max(RANGES_PER_MESSAGE as u64);
+        let node = self.node;
+        let take = || node.calling.take(count * BYTES_PER_RANGE, MEMORY_PATIENCE, &node.stop);
+        peer.while_working(take)?.ok_or(ExchangeError::NoMemory)
     }
 
     fn share_for_rows<S: Stream>(&self, peer: &mut Peer<S>) -> Result<Share, ExchangeError> {
@@ -416,6 +428,8 @@ fn file<'a, 'b>(shipping: &'b mut Option<Shipping<'a>>) -> &'b mut Shipping<'a> 
 
 /// Rows in a batch where all rows go.
 const ROWS_IN_BULK: usize = 5000;
+/// What a shard range takes in memory, ours and the peer's.
+const BYTES_PER_RANGE: u64 = 2 << 10;
 /// What a batch takes in memory for each byte of its rows: as rows, packed, compressed and as a message.
 const BYTES_PER_ROWS_BYTE: u64 = 6;
 /// How long work waits for memory, with the peer told that it does. Others may be shipping large files.
