@@ -269,6 +269,8 @@ mod tests {
         blocks: usize,
         signatures: usize,
         patches: usize,
+        /// Windows that were sent again, because digests of blocks matched by chance.
+        again: usize,
     }
 
     impl Wire {
@@ -363,8 +365,17 @@ mod tests {
             let said = make_patch(window, new, &pages, &blocks, signature, &mut packer, Packing::Packed);
             assert!(said.len() <= patch_limit_bytes(window, pages.len()));
             wire.patches += said.len();
-            let applied =
-                apply_patch(window, so_far, &lacking, with_basis, &said, digest).expect("the window");
+            let applied = match apply_patch(window, so_far.clone(), &lacking, with_basis, &said, digest) {
+                Err(BadPatch::WrongDigest) => {
+                    wire.again += 1;
+                    let (all, blocks) = (PageSet::all(window), BlockDigests::none());
+                    let said = make_patch(window, new, &all, &blocks, None, &mut packer, Packing::Packed);
+                    wire.patches += said.len();
+                    apply_patch(window, so_far, &all, 0, &said, digest)
+                }
+                applied => applied,
+            };
+            let applied = applied.expect("the window");
             if hoped {
                 hope.learned(applied.signature_paid);
             }
@@ -617,6 +628,7 @@ mod tests {
             let windows = new.chunks(USUAL_WINDOW_BYTES as usize);
             let full_bytes: usize = windows.map(|piece| compress_literals(piece).len()).sum();
             assert!(wire.total() * part < full_bytes, "{wire:?} of {full_bytes}");
+            assert!(wire.again <= 3, "{wire:?}");
         }
     }
 

@@ -103,3 +103,68 @@ const PIECES_WAITING: usize = 2;
 const PUSHED_BYTES: u64 = 8 << 20;
 /// It keeps its buffers on the heap.
 const STACK_BYTES: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::{Geometry, SMALLEST_WINDOW_BYTES, compress_literals};
+
+    const WINDOW: usize = SMALLEST_WINDOW_BYTES as usize;
+
+    fn geometry(windows: usize) -> Geometry {
+        Geometry::new((windows * WINDOW) as u64, 4096, SMALLEST_WINDOW_BYTES).expect("sound")
+    }
+
+    fn window(number: usize) -> Vec<u8> {
+        vec![number as u8; WINDOW]
+    }
+
+    #[test]
+    fn windows_end_up_in_their_places_and_in_the_tree() {
+        let (geometry, file) = (geometry(9), tempfile::tempfile().expect("a file"));
+        let mut writing = Writing::start(&file).expect("a thread");
+        for (number, place) in geometry.windows().enumerate() {
+            writing.append(place, compress_literals(&window(number))).expect("written");
+        }
+        let tree = writing.finish().expect("all written");
+        let mut written = vec![0; 9 * WINDOW];
+        file.read_exact_at(&mut written, 0).expect("as long");
+        assert!(written == (0..9).flat_map(window).collect::<Vec<_>>());
+        assert_eq!(tree.finish(), *blake3::hash(&written).as_bytes());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_while_more_is_coming() {
+        let (geometry, file) = (geometry(99), tempfile::NamedTempFile::new().expect("a file"));
+        let deaf = File::open(file.path()).expect("readable");
+        let mut writing = Writing::start(&deaf).expect("a thread");
+        let mut append = |place| writing.append(place, compress_literals(&window(1)));
+        let (taken, trouble) = (geometry.windows().enumerate())
+            .find_map(|(number, place)| append(place).err().map(|trouble| (number, trouble)))
+            .expect("an error before the end");
+        assert!(taken <= PIECES_WAITING + 2, "after {taken} windows");
+        assert!(format!("{trouble:?}").contains("Bad file descriptor"), "{trouble:?}");
+        assert!(append(geometry.window(50).expect("a window")).is_err());
+        assert!(writing.finish().is_err());
+    }
+
+    #[test]
+    fn what_could_not_be_written_last_is_said_in_the_end() {
+        let (geometry, file) = (geometry(1), tempfile::NamedTempFile::new().expect("a file"));
+        let deaf = File::open(file.path()).expect("readable");
+        let mut writing = Writing::start(&deaf).expect("a thread");
+        writing.append(geometry.window(0).expect("a window"), compress_literals(&window(1))).expect("taken");
+        assert!(
+            writing.finish().is_err_and(|trouble| format!("{trouble:?}").contains("Bad file descriptor"))
+        );
+    }
+
+    #[test]
+    fn whoever_gives_up_does_not_wait_for_more() {
+        let (geometry, file) = (geometry(2), tempfile::tempfile().expect("a file"));
+        let mut writing = Writing::start(&file).expect("a thread");
+        writing.append(geometry.window(0).expect("a window"), compress_literals(&window(0))).expect("taken");
+        drop(writing);
+        assert_eq!(file.metadata().expect("a file").len(), WINDOW as u64);
+    }
+}

@@ -40,7 +40,7 @@ use crate::replica::ShardRange;
 use message::Message;
 
 /// What this end speaks. Raised when a message changes.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
 pub const FRAME_LIMIT: usize = 5 << 20;
 /// Batches of rows on their way at once: enough to keep reading, sending and merging at the same time.
