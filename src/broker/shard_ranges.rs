@@ -26,7 +26,7 @@ impl Broker {
                 return Ok(0);
             }
             let mut count = conn.prepare_cached("SELECT count(*) FROM shard_range")?;
-            Ok(count.query_row([], |row| row.get(0))?)
+            Ok(count.query_row([], |row| row.get::<_, i64>(0))?.unsigned_abs())
         })
     }
 

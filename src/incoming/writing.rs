@@ -106,6 +106,8 @@ const STACK_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
     use crate::delta::{Geometry, SMALLEST_WINDOW_BYTES, compress_literals};
 
