@@ -54,8 +54,9 @@ fn by_size(options: &Options, root: &Path, ground: &Ground, figures: &mut Figure
             let mut found = Figures::default();
             let case = format!("by megabytes: {name}");
             contender::compete(&contenders, &pair, runs, &mut found, "memory", &case);
-            let of_interest =
-                |figure: &Figure| figure.measure.ends_with("anonymous") || figure.measure == "seconds";
+            let of_interest = |figure: &Figure| {
+                ["anonymous", "resident", "seconds"].iter().any(|measure| figure.measure.ends_with(measure))
+            };
             for figure in found.measured.into_iter().filter(of_interest) {
                 figures.add(Figure { x: Some(megabytes as f64), ..figure });
             }
