@@ -77,7 +77,7 @@ fn by_workers(options: &Options, root: &Path, ground: &Ground, figures: &mut Fig
     let case = format!("by workers: {containers} databases of {} MB", rows * 150 / 1_000_000);
     for workers in WORKERS {
         let mut add = |side: &str, runs: Vec<Taken>| {
-            let numbers: [(_, _, fn(&Taken) -> f64); 3] = [
+            let numbers: [(_, _, Number); 3] = [
                 ("sender anonymous", "KiB", |taken| taken.sender.anonymous_kib as f64),
                 ("receiver anonymous", "KiB", |taken| taken.receiver.anonymous_kib as f64),
                 ("seconds", "s", |taken| taken.seconds),
@@ -108,6 +108,9 @@ fn by_workers(options: &Options, root: &Path, ground: &Ground, figures: &mut Fig
         }
     }
 }
+
+/// What a figure takes of it.
+type Number = fn(&Taken) -> f64;
 
 /// What bringing all databases to the receiver took.
 struct Taken {
