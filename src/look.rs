@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::warn;
 
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Brief, Broker, BrokerError};
 use crate::config::Config;
-use crate::drive::HashDir;
+use crate::drive::{HashDir, Sight};
 use crate::ledger::{Entry, StateDigest};
 use crate::replica::{ReplicaInfo, RowId};
 
@@ -43,6 +43,21 @@ pub fn look(config: &Config, dir: &HashDir, known: Option<Entry>) -> Result<Look
     Ok(Looked { broker, info, entry })
 }
 
+/// What [`look`] comes to, without opening the database, if it is an ordinary one in which nothing is to be forgotten.
+/// There are few others.
+pub fn glance(config: &Config, dir: &HashDir, known: Option<Entry>) -> Option<(ReplicaInfo, Entry)> {
+    let before = dir.sight().ok()?;
+    let Brief { info, due } = Broker::brief(dir, config.reclaim_age.as_secs_f64())?;
+    let now = SystemTime::now();
+    let after = dir.sight().ok()?;
+    if due.is_some_and(|due| due <= seconds(now)) {
+        return None;
+    }
+    let seen = before.filter(|sight| after == before && sight.is_settled(now));
+    let entry = entry(config, dir, &info, due, seen, known, now);
+    Some((info, entry))
+}
+
 /// Sums up a database that is open, as it is now.
 ///
 /// # Errors
@@ -62,8 +77,20 @@ pub fn sum_up(
     let after = dir.sight().map_err(failed)?;
     // Equal before and after, so that what was read is what is there; settled, so that the next change will show.
     let seen = before.filter(|sight| one_file && after == before && sight.is_settled(now));
+    let entry = entry(config, dir, &info, due, seen, known, now);
+    Ok((info, entry))
+}
+
+fn entry(
+    config: &Config,
+    dir: &HashDir,
+    info: &ReplicaInfo,
+    due: Option<f64>,
+    seen: Option<Sight>,
+    known: Option<Entry>,
+    now: SystemTime,
+) -> Entry {
     let replica = Entry::replica_of(&info.id);
-    let state = StateDigest::of(&info);
     let (introduce, met_row, agreements) = match known {
         // Another database in its place: nothing that was agreed is about this one.
         // A database whose numbers went back is another too: it came from a backup.
@@ -72,17 +99,16 @@ pub fn sum_up(
         }
         _ => (false, info.max_row, vec![]),
     };
-    let entry = Entry {
+    Entry {
         seen: seen.map(|sight| sight.fingerprint),
-        state,
+        state: StateDigest::of(info),
         replica,
         max_row: info.max_row,
         met_row,
         due_secs: next_look(config, dir, due, now),
         introduce: introduce || info.sharding_initiated || wants_introduction(config, met_row, info.max_row),
         agreements,
-    };
-    Ok((info, entry))
+    }
 }
 
 /// So many rows are new since peers last heard of them singly that the points in Swift's own tables have fallen a batch

@@ -11,8 +11,8 @@ use log::{error, warn};
 use crate::budget::Budget;
 use crate::config::{self, Config};
 use crate::drive::{DeviceName, Drive, DriveError};
-use crate::ledger::{Ledger, Terms};
-use crate::ring::{Device, Ring, RingError, RingWatch};
+use crate::ledger::{Ledger, Neighbours, Terms};
+use crate::ring::{Device, DeviceId, Ring, RingError, RingWatch};
 use crate::stop::Stop;
 
 /// This node, shared by all threads.
@@ -33,7 +33,11 @@ pub struct Node {
     my_addresses: Vec<String>,
     ring: Mutex<RingWatch>,
     ledgers: Mutex<HashMap<DeviceName, Option<Arc<Ledger>>>>,
+    neighbours: Mutex<HashMap<DeviceId, ByRing>>,
 }
+
+/// Whom a device shares partitions with, by this ring.
+type ByRing = (Arc<Ring>, Arc<Neighbours>);
 
 /// Why an agent cannot run here.
 #[derive(Debug)]
@@ -90,6 +94,7 @@ impl Node {
             my_addresses,
             ring: Mutex::new(ring),
             ledgers: Mutex::default(),
+            neighbours: Mutex::default(),
             config,
         })
     }
@@ -132,6 +137,19 @@ impl Node {
     /// As [`Drive::open`].
     pub fn drive(&self, name: &DeviceName) -> Result<Drive, DriveError> {
         Drive::open(&self.config.devices, name, self.config.mount_check)
+    }
+
+    /// Whom a device of ours shares partitions with, by a ring. Found out once a ring, for every peer asks.
+    pub fn neighbours(&self, ring: &Arc<Ring>, device: DeviceId) -> Arc<Neighbours> {
+        let mut known = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, neighbours)) = known.get(&device) {
+            if Arc::ptr_eq(of, ring) {
+                return neighbours.clone();
+            }
+        }
+        let neighbours = Arc::new(Neighbours::of(ring, device));
+        known.insert(device, (ring.clone(), neighbours.clone()));
+        neighbours
     }
 
     /// The ledger of a drive, under the terms of a ring; `None` if it can have none, which is told when that begins.

@@ -18,7 +18,7 @@ use crate::drive::{DeviceName, Drive, FileStamp, HashDir, LiveFile};
 use crate::hash_path::Partition;
 use crate::incoming::quarantine;
 use crate::ledger::{Entry, Ledger, PartitionSet};
-use crate::look::{Looked, look, seconds, sum_up};
+use crate::look::{Looked, glance, look, seconds, sum_up};
 use crate::node::Node;
 use crate::outgoing::{self, Compared, ExchangeError, Exchanged, Forecast, Pair, Subject};
 use crate::peer::{Peer, PeerError};
@@ -131,6 +131,11 @@ impl<'a> Replicator<'a> {
     ) -> Option<Option<Entry>> {
         tally.attempted += 1;
         debug!("Looking into db {}", found.dir.dir().display());
+        if let Some((info, entry)) = glance(&self.node.config, found.dir, known.clone()) {
+            tally.opened += 1;
+            let introduce = entry.introduce || due;
+            return Some(self.belongs(found, &info, tally).then_some(Entry { introduce, ..entry }));
+        }
         let mut looked = match self.open(found, known.clone(), tally) {
             Ok(looked) => looked,
             Err(BrokerError::Missing) => return Some(None),

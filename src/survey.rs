@@ -5,8 +5,8 @@
 //! entry says it was, is gone.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, TryLockError};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, warn};
 
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::drive::Drive;
 use crate::hash_path::{PartShift, Partition};
 use crate::ledger::{Entry, Key, Ledger, LedgerError, PartitionSet, Recorder, Surveyed};
-use crate::look::{Looked, look};
+use crate::look::{Looked, glance, look};
 use crate::scan::{Found, Problem, Walk};
 use crate::stop::Stop;
 
@@ -33,8 +33,14 @@ pub enum Sighting {
         /// It looks as before: only time asks for the look.
         due: bool,
     },
-    /// It does not lie where the ring would have it on this device: a handoff, or misplaced. The ledger has nothing of it.
-    Stray(Found),
+    /// It is a stray ([`is_stray`]), of which the ledger has nothing.
+    Stray,
+}
+
+/// Does it not lie where the ring would have it on this device: is it a handoff, or misplaced?
+pub fn is_stray(found: &Found, shift: PartShift, mine: &PartitionSet) -> bool {
+    let partition = shift.partition(&found.hash_dir.hash());
+    !found.in_order || found.partition != Some(partition) || !mine.contains(partition)
 }
 
 /// A walk in progress.
@@ -77,12 +83,10 @@ impl<'a> Survey<'a> {
     }
 
     fn judge(&mut self, found: Found) -> Result<Sighting, LedgerError> {
-        let hash = found.hash_dir.hash();
-        let at_home = found.in_order && found.partition == Some(self.shift.partition(&hash));
-        if !at_home || !self.mine.contains(self.shift.partition(&hash)) {
-            return Ok(Sighting::Stray(found));
+        if is_stray(&found, self.shift, self.mine) {
+            return Ok(Sighting::Stray);
         }
-        let key = Key::new(hash, self.shift);
+        let key = Key::new(found.hash_dir.hash(), self.shift);
         while self.remembered.is_before(key)? {
             if let Some((gone, _)) = self.remembered.pop()? {
                 self.forget(gone);
@@ -181,10 +185,11 @@ impl<'a> Remembered<'a> {
 }
 
 /// Walks a drive on behalf of a peer that asks what is on it, if that was not done lately, and looks into what changed. Who
-/// comes second waits for the first.
+/// comes while somebody else walks waits for him, but not for long: a pass may open many databases at a slow pace. Then the
+/// ledger is good as it is, for it follows that walk.
 ///
 /// # Errors
-/// [`LedgerError`]; `Ok(false)` if it was told to stop.
+/// [`LedgerError`]; `Ok(false)` if there is nothing to go by yet, or it was told to stop.
 pub fn refresh(
     config: &Config,
     drive: &Arc<Drive>,
@@ -192,7 +197,18 @@ pub fn refresh(
     mine: &PartitionSet,
     stop: &Stop,
 ) -> Result<bool, LedgerError> {
-    let _walking = ledger.walking().lock().unwrap_or_else(PoisonError::into_inner);
+    let patience = Instant::now() + config.node_timeout / 2;
+    let _walking = loop {
+        match ledger.walking().try_lock() {
+            Ok(walking) => break walking,
+            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) if Instant::now() >= patience => {
+                return Ok(ledger.surveyed()?.is_some());
+            }
+            Err(TryLockError::WouldBlock) if stop.sleep(WAIT) => return Ok(false),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    };
     if is_fresh(config, ledger)? {
         return Ok(true);
     }
@@ -206,7 +222,7 @@ pub fn refresh(
         }
         let (found, known) = match sighting {
             Ok(Sighting::Changed { found, known, .. }) => (found, known),
-            Ok(Sighting::AsBefore(_) | Sighting::Stray(_)) => continue,
+            Ok(Sighting::AsBefore(_) | Sighting::Stray) => continue,
             Err(SurveyError::Problem(problem)) => {
                 warn!("{problem}");
                 continue;
@@ -214,6 +230,10 @@ pub fn refresh(
             Err(SurveyError::Ledger(error)) => return Err(error),
         };
         let key = Key::new(found.hash_dir.hash(), shift);
+        if let Some((_, entry)) = glance(config, &found.hash_dir, known.clone()) {
+            recorder.note(key, Some(entry));
+            continue;
+        }
         match look(config, &found.hash_dir, known) {
             Ok(Looked { entry, .. }) => recorder.note(key, Some(entry)),
             Err(BrokerError::Missing) => recorder.note(key, None),
@@ -241,5 +261,7 @@ fn now_secs() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// How often to ask whether somebody else's walk is over.
+const WAIT: Duration = Duration::from_millis(20);
 /// One part in so many of the time is spent walking a drive for peers.
 const WALKING_SHARE: u32 = 10;

@@ -51,8 +51,19 @@ impl Swift {
     }
 
     /// One of Swift's programs, unchanged, but with `swift.conf` taken from `swift_dir` and not from /etc.
+    pub fn here(&self, swift_dir: &Path, program: &str) -> Command {
+        self.with(Command::new(self.python()), swift_dir, program)
+    }
+
     fn command(&self, place: &Place, swift_dir: &Path, program: &str) -> Command {
-        let mut command = place.command(self.environment.join("bin/python"));
+        self.with(place.command(self.python()), swift_dir, program)
+    }
+
+    fn python(&self) -> PathBuf {
+        self.environment.join("bin/python")
+    }
+
+    fn with(&self, mut command: Command, swift_dir: &Path, program: &str) -> Command {
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/swift/swift_at.py"));
         command.arg(swift_dir).arg(self.environment.join("bin").join(program));
         command

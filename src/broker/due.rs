@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::db::text;
 use super::fault::Fault;
 use super::{Broker, BrokerError, container_path, metadata};
+use crate::replica::Metadata;
 use crate::timestamp::Timestamp;
 
 impl Broker {
@@ -18,14 +19,12 @@ impl Broker {
     /// Any [`BrokerError`] but `Exists`.
     pub fn due(&mut self, reclaim_age_secs: f64) -> Result<Option<f64>, BrokerError> {
         self.db.read(|conn, schema| {
-            let mut due = Due { earliest: None };
+            let mut due = Due::default();
             due.at(earliest(conn, "SELECT MIN(created_at) FROM object WHERE deleted = 1")?, reclaim_age_secs);
             let deleted =
                 "SELECT delete_timestamp FROM container_stat WHERE delete_timestamp > put_timestamp";
             due.at(earliest(conn, deleted)?, reclaim_age_secs);
-            for item in metadata(conn, schema)?.0.iter().filter(|item| item.value.is_empty()) {
-                due.at(start_of(item.stamp.as_str()), reclaim_age_secs);
-            }
+            due.metadata(&metadata(conn, schema)?, reclaim_age_secs);
             if schema.updated_at {
                 for table in ["outgoing_sync", "incoming_sync"] {
                     let oldest = format!("SELECT MIN(updated_at) FROM {table}");
@@ -43,13 +42,22 @@ impl Broker {
     }
 }
 
-struct Due {
-    earliest: Option<f64>,
+/// The earliest of several times.
+#[derive(Default)]
+pub(super) struct Due {
+    pub(super) earliest: Option<f64>,
 }
 
 impl Due {
+    /// Deleted keys become due when they are of this age.
+    pub(super) fn metadata(&mut self, metadata: &Metadata, age_secs: f64) {
+        for item in metadata.0.iter().filter(|item| item.value.is_empty()) {
+            self.at(start_of(item.stamp.as_str()), age_secs);
+        }
+    }
+
     /// Something of this time becomes due when it is of this age.
-    fn at(&mut self, secs: Option<f64>, age_secs: f64) {
+    pub(super) fn at(&mut self, secs: Option<f64>, age_secs: f64) {
         if let Some(due) = secs.map(|secs| secs + age_secs) {
             self.earliest = Some(self.earliest.map_or(due, |earliest| earliest.min(due)));
         }
@@ -66,7 +74,7 @@ fn earliest(conn: &Connection, sql: &str) -> Result<Option<f64>, Fault> {
 
 /// The first time in a text, in seconds: a row may carry three. A text that is no time never comes due; the full look at
 /// every database, now and then, sees to those.
-fn start_of(text: &str) -> Option<f64> {
+pub(super) fn start_of(text: &str) -> Option<f64> {
     let first = text.split(['+', '-', '_']).next().unwrap_or_default();
     match first.parse::<Timestamp>() {
         Ok(time) if !text.is_empty() => Some(time.seconds()),

@@ -17,25 +17,27 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, params};
 
 use crate::drive::live::journal_path;
-use crate::drive::{DbFileName, HashDir, LiveFile};
+use crate::drive::{DbFileName, HashDir};
 use crate::merge;
 use crate::replica::{
     DbState, Direction, Metadata, PolicyIndex, ReplicaId, ReplicaInfo, RowHash, RowId, SyncPoint,
 };
 use crate::timestamp::{Stamp, Timestamp};
 
+mod brief;
 mod db;
 mod due;
 mod fault;
 mod flush;
 mod known;
 mod lifecycle;
+mod pages;
 pub mod pending;
 mod rows;
 mod schema;
 mod shard_ranges;
-mod soundness;
 
+pub use brief::Brief;
 pub use fault::BrokerError;
 pub use lifecycle::{AccountReport, Reclaimed};
 
@@ -249,7 +251,6 @@ impl Broker {
     /// # Errors
     /// `Damaged` if it does not hold together, `BadData` if it is another container's; otherwise as [`Broker::info`].
     pub fn verify(&mut self, account: &str, container: &str) -> Result<(), BrokerError> {
-        let file = LiveFile::open_read(self.path()).map_err(|e| BrokerError::io(self.path(), &e))?;
         self.db.read(|conn, schema| {
             let stat = Stat::read(conn, schema)?;
             if (stat.account.as_str(), stat.container.as_str()) != (account, container) {
@@ -257,9 +258,6 @@ impl Broker {
                 return Err(Fault::BadData(format!(
                     "it is the database of {found}, not of {account}/{container}"
                 )));
-            }
-            if soundness::is_certain(conn, &file)? {
-                return Ok(());
             }
             let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict)) }

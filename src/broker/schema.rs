@@ -5,7 +5,7 @@
 //! the same moments as Swift, inside the transaction that needs it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -32,6 +32,9 @@ pub(super) struct Schema {
     pub(super) name_index: bool,
     /// The triggers on `object` are those of today's schema and no others, so what they do can be done in bulk.
     pub(super) usual_triggers: bool,
+    /// The tables that a summary is made of have today's columns in today's order, and the index over names is as today,
+    /// so that their rows can be read without SQLite.
+    pub(super) plain: bool,
 }
 
 impl Schema {
@@ -39,19 +42,17 @@ impl Schema {
     /// small part of the time.
     pub(super) fn read(conn: &Connection) -> Result<Schema, Fault> {
         let mut entries = Vec::new();
-        let mut definitions = blake3::Hasher::new();
+        let mut definitions = Definitions::default();
         let mut statement = conn.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             entries.push((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
-            for column in 0..4 {
-                let text = row.get_ref(column)?.as_bytes_or_null().ok().flatten().unwrap_or_default();
-                definitions.update(&(text.len() as u64).to_le_bytes()).update(text);
-            }
+            let (kind, name, of) = entries.last().expect("just pushed");
+            // An index that comes with a table has none.
+            let sql = row.get::<_, Option<String>>(3)?.unwrap_or_default();
+            definitions.add([kind, name, of, &sql]);
         }
-        let definitions = definitions.finalize();
-        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(schema) = known().as_ref().and_then(|known| known.get(&definitions).cloned()) {
+        if let Some(schema) = Schema::known(definitions.clone()) {
             return Ok(schema);
         }
         let schema = Schema::examine(conn, &entries)?;
@@ -60,8 +61,13 @@ impl Schema {
         if known.len() >= KNOWN_LIMIT {
             known.clear();
         }
-        known.insert(definitions, schema.clone());
+        known.insert(definitions.0.finalize(), schema.clone());
         Ok(schema)
+    }
+
+    /// What was found out before about a database with these definitions.
+    pub(super) fn known(definitions: Definitions) -> Option<Schema> {
+        known().as_ref()?.get(&definitions.0.finalize()).cloned()
     }
 
     /// What tables, columns and triggers there are. `entries` are the kind, the name and the table of each.
@@ -100,6 +106,7 @@ impl Schema {
                 .iter()
                 .any(|(kind, name, _)| kind == "index" && name == "ix_object_deleted_name"),
             usual_triggers: triggers == OBJECT_TRIGGERS,
+            plain: is_plain(conn)?,
         })
     }
 
@@ -176,8 +183,63 @@ impl Schema {
     }
 }
 
-/// Schemas that were looked at, by a digest of all their definitions.
+/// All that a schema is made of, in its order: kind, name, table and text of each entry.
+#[derive(Clone, Default)]
+pub(super) struct Definitions(blake3::Hasher);
+
+impl Definitions {
+    /// One entry more.
+    pub(super) fn add(&mut self, entry: [&str; 4]) {
+        for part in entry {
+            self.0.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+    }
+}
+
+/// Schemas that were looked at, by their definitions.
 static KNOWN: Mutex<Option<HashMap<blake3::Hash, Schema>>> = Mutex::new(None);
+
+fn known() -> MutexGuard<'static, Option<HashMap<blake3::Hash, Schema>>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// See [`Schema::plain`].
+fn is_plain(conn: &Connection) -> Result<bool, Fault> {
+    for (table, expected) in PLAIN_TABLES {
+        // With hidden and computed columns, which stand in no list of columns.
+        let mut statement = conn.prepare_cached("SELECT name, hidden FROM pragma_table_xinfo(?)")?;
+        let found: Vec<(String, i64)> = statement
+            .query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        if !found
+            .iter()
+            .map(|(name, hidden)| (name.as_str(), *hidden))
+            .eq(expected.split(' ').map(|name| (name, 0)))
+        {
+            return Ok(false);
+        }
+    }
+    let key = "SELECT group_concat(name || ' ' || desc || ' ' || coll, ', ') FROM (SELECT * FROM
+        pragma_index_xinfo('ix_object_deleted_name') WHERE key ORDER BY seqno)";
+    let key: Option<String> = conn.query_row(key, [], |row| row.get(0))?;
+    let whole = "SELECT count(*) FROM pragma_index_list('object') WHERE name = 'ix_object_deleted_name' AND NOT partial";
+    let whole: i64 = conn.query_row(whole, [], |row| row.get(0))?;
+    Ok(key.as_deref() == Some("deleted 0 BINARY, name 0 BINARY") && whole == 1)
+}
+
+/// Tables whose rows `brief.rs` reads, with their columns.
+const PLAIN_TABLES: [(&str, &str); 5] = [
+    ("sqlite_sequence", "name seq"),
+    ("incoming_sync", "remote_id sync_point updated_at"),
+    ("outgoing_sync", "remote_id sync_point updated_at"),
+    ("policy_stat", "storage_policy_index object_count bytes_used"),
+    (
+        "container_info",
+        "account container created_at put_timestamp delete_timestamp reported_put_timestamp reported_delete_timestamp \
+         reported_object_count reported_bytes_used hash id status status_changed_at metadata x_container_sync_point1 \
+         x_container_sync_point2 storage_policy_index reconciler_sync_point",
+    ),
+];
 
 /// Far more than the years have brought about.
 const KNOWN_LIMIT: usize = 64;

@@ -8,7 +8,7 @@ use super::trouble::refuse_drive;
 use super::visit::device_of;
 use crate::drive::Drive;
 use crate::ledger::{
-    Key, Ledger, LedgerError, Neighbours, PartitionSet, SetDigest, ShortDigest, Span, StateDigest, Sums,
+    Key, Ledger, LedgerError, PartitionSet, SetDigest, ShortDigest, Span, StateDigest, Sums,
 };
 use crate::node::Node;
 use crate::protocol::message::{Compare, Message, Opened, Refusal};
@@ -40,7 +40,7 @@ impl Comparing<Ledger> {
             return Err(Refusal::WrongPartition);
         }
         let drive = node.drive(&compare.device).map_err(refuse_drive)?;
-        let neighbours = Neighbours::of(&ring, ours);
+        let neighbours = node.neighbours(&ring, ours);
         let ledger = ledger_for_answering(node, &ring, drive, neighbours.own())?;
         // By another ring than the asker's this may be less, or nothing: then more of its databases are met singly.
         let shared = neighbours.shared_with(compare.asker).cloned().unwrap_or_default();

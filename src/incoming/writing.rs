@@ -43,13 +43,10 @@ impl Writing {
     /// If it is no window, or those before it could not be written.
     pub fn append(&mut self, window: Window, packed: Vec<u8>) -> Result<(), Trouble> {
         let piece = self.unpacker.unpack(packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
-        let windows = self.windows.as_ref().expect("taken out only in the end");
-        match windows.send((window, piece)) {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                Err(self.end().err().unwrap_or_else(|| Refusal::Failed("nothing was written".into()).into()))
-            }
+        if self.windows.as_ref().is_some_and(|windows| windows.send((window, piece)).is_ok()) {
+            return Ok(());
         }
+        Err(self.end().err().unwrap_or_else(|| Refusal::Failed("nothing was written".to_owned()).into()))
     }
 
     /// Waits until all is written; nothing is synced yet.

@@ -1,10 +1,10 @@
 //! One drive in one pass.
 //!
-//! With a ledger it is three legs. The walk finds what changed since the last, and workers look into that. Then each
+//! With a ledger it is four legs. The walk finds what changed since the last, and workers look into that. Then each
 //! peer that shares partitions is asked whether it has the same, which is one exchange where it does. What is known to
-//! differ after that is taken to its peers, one database at a time. Strays, which the ledger has nothing of, are taken to
-//! their peers as the walk finds them; so is every database where there is no ledger, and where only a part of the drive
-//! is asked for.
+//! differ after that is taken to its peers, one database at a time. Last, strays, which the ledger has nothing of, are
+//! taken to where they belong; there may be many, after a ring change, and nobody has to wait for that. Where there is no
+//! ledger, and where only a part of the drive is asked for, every database is taken to its peers as the walk finds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::ledger::{Entry, Key, Ledger, LedgerError, Neighbours, Recorder, Span}
 use crate::replicator::{Comparison, Found, Replicator};
 use crate::ring::{Device, DeviceId, Ring};
 use crate::scan::{self, Filter, Walk};
-use crate::survey::{Sighting, Survey, SurveyError};
+use crate::survey::{Sighting, Survey, SurveyError, is_stray};
 use crate::tally::Tally;
 
 /// A drive and what a pass knows of it.
@@ -30,7 +30,7 @@ pub(super) struct Round<'a> {
     drive: &'a Arc<Drive>,
     ledger: Option<&'a Ledger>,
     recorder: Option<Recorder<'a>>,
-    neighbours: Neighbours,
+    neighbours: Arc<Neighbours>,
     /// Peers that could not be asked, and how many databases were taken to each of the others singly.
     peers: Mutex<Peers>,
     under_way: UnderWay,
@@ -89,8 +89,10 @@ impl<'a> Round<'a> {
         drive: &'a Arc<Drive>,
         ledger: Option<&'a Ledger>,
     ) -> Round<'a> {
-        let neighbours =
-            if ledger.is_some() { Neighbours::of(pass.ring, device.id) } else { Neighbours::default() };
+        let neighbours = match ledger {
+            Some(_) => pass.node.neighbours(pass.ring, device.id),
+            None => Arc::default(),
+        };
         let recorder = ledger.map(Recorder::new);
         let (peers, under_way) = (Mutex::default(), UnderWay::default());
         Round { pass, device, drive, ledger, recorder, neighbours, peers, under_way }
@@ -116,8 +118,14 @@ impl<'a> Round<'a> {
 
     /// Every database to its peers, one by one.
     fn singly(&'a self, dispatch: &Dispatch<'a>) {
+        self.take_to_peers(dispatch, |_| true);
+    }
+
+    /// Those databases to their peers, one by one.
+    fn take_to_peers(&'a self, dispatch: &Dispatch<'a>, wanted: impl Fn(&scan::Found) -> bool) {
         for item in self.walk() {
             let going = match item {
+                Ok(found) if !wanted(&found) => !self.pass.node.stop.wished(),
                 Ok(found) => dispatch.send(self, &self.under_way, Task::Replicate(found)),
                 Err(problem) => self.told(&problem),
             };
@@ -135,9 +143,7 @@ impl<'a> Round<'a> {
         dispatch: &Dispatch<'a>,
     ) -> Result<(), LedgerError> {
         let stopped = || self.pass.node.stop.wished();
-        if !self.survey(ledger, recorder, dispatch)? {
-            return Ok(());
-        }
+        let Some(strays) = self.survey(ledger, recorder, dispatch)? else { return Ok(()) };
         for (peer, _) in self.neighbours.iter() {
             if !dispatch.send(self, &self.under_way, Task::Compare(peer)) {
                 break;
@@ -153,20 +159,25 @@ impl<'a> Round<'a> {
         if !stopped() {
             self.count_the_rest(&totals);
         }
+        if strays {
+            let (shift, mine) = (self.pass.ring.part_shift(), self.neighbours.own());
+            self.take_to_peers(dispatch, |found| is_stray(found, shift, mine));
+        }
         Ok(())
     }
 
-    /// The first leg. False if it was broken off.
+    /// The first leg: whether it came by strays; `None` if it was broken off. Peers that want to know what is on the drive
+    /// wait for it.
     fn survey(
         &'a self,
         ledger: &'a Ledger,
         recorder: &'a Recorder<'a>,
         dispatch: &Dispatch<'a>,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<Option<bool>, LedgerError> {
         let _walking = lock(ledger.walking());
         let mine = self.neighbours.own();
         let mut survey = Survey::new(self.walk(), ledger, mine, recorder);
-        let mut as_before = 0;
+        let (mut as_before, mut strays) = (0, false);
         for sighting in survey.by_ref() {
             let going = match sighting {
                 Ok(Sighting::AsBefore(found)) => {
@@ -179,21 +190,24 @@ impl<'a> Round<'a> {
                 Ok(Sighting::Changed { found, known, due }) => {
                     dispatch.send(self, &self.under_way, Task::Look { found, known, due })
                 }
-                Ok(Sighting::Stray(found)) => dispatch.send(self, &self.under_way, Task::Replicate(found)),
+                Ok(Sighting::Stray) => {
+                    strays = true;
+                    !self.pass.node.stop.wished()
+                }
                 Err(SurveyError::Problem(problem)) => self.told(&problem),
                 Err(SurveyError::Ledger(error)) => return Err(error),
             };
             if !going {
                 self.under_way.wait();
-                return Ok(false);
+                return Ok(None);
             }
         }
         self.count_as_before(as_before, None);
         self.under_way.wait();
         if self.pass.node.stop.wished() {
-            return Ok(false);
+            return Ok(None);
         }
-        survey.finish().map(|()| true)
+        survey.finish().map(|()| Some(strays))
     }
 
     /// The third leg.

@@ -37,7 +37,6 @@ fn a_database_of_10_gigabytes_moves_within_32_mebibytes() {
         true => vec![0, 1],
         false => vec![partition.0 % 2; 2],
     });
-    cluster.configure_all(&[("node_timeout", "60")]);
     cluster.configure(1, &[("agent_passes", "no")]);
     cluster.configure(2, &[("agent_memory_budget", "1 GiB")]);
     let _mounts = [0, 1].map(|device: usize| {

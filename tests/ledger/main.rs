@@ -46,7 +46,7 @@ fn quiet_with(containers: usize, options: &[(&str, &str)]) -> (Cluster, Vec<Cont
 
 /// Passes until each node has one that opens nothing.
 fn settle(cluster: &Cluster) {
-    for _ in 0..4 {
+    for _ in 0..8 {
         cluster.once_all();
         thread::sleep(GRAIN);
         let opened: u64 = (0..3).map(|node| cluster.once(node, "").ended(0).count("opened")).sum();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use swiftlet::timestamp::Timestamp;
 
 use super::cluster::{Cluster, Container, row, wait};
-use super::{quiet_with, settle};
+use super::{GRAIN, quiet_with};
 
 /// All of them at once: they mostly wait for the clock.
 pub const ALL: &[(&str, fn())] = &[
@@ -13,7 +13,13 @@ pub const ALL: &[(&str, fn())] = &[
     ("a_deleted_database_goes_when_its_age_comes", a_deleted_database_goes_when_its_age_comes),
 ];
 
-const AGE: &str = "12";
+const AGE: &str = "15";
+
+/// Lets every node look into what changed, late enough to trust it.
+fn known(cluster: &Cluster) {
+    std::thread::sleep(GRAIN);
+    cluster.once_all();
+}
 
 fn aging() -> (Cluster, Vec<Container>) {
     quiet_with(2, &[("reclaim_age", AGE)])
@@ -28,7 +34,7 @@ fn a_tombstone_goes_when_its_age_comes() {
         gone.deleted = 1;
         cluster.open(device, &containers[0]).merge_rows(vec![gone], None).expect("merged");
     }
-    settle(&cluster);
+    known(&cluster);
     let tombstones = |device: usize| cluster.open(device, &containers[0]).tombstones().expect("counted");
     assert_eq!(tombstones(0), 1, "it is not of age yet");
     let reclaimed = wait(Duration::from_secs(40), || {
@@ -36,7 +42,7 @@ fn a_tombstone_goes_when_its_age_comes() {
         (0..3).all(|device| tombstones(device) == 0)
     });
     assert!(reclaimed, "{}", cluster.logs());
-    settle(&cluster);
+    cluster.once_all();
     assert_eq!(cluster.disagreement(&containers[0]), None);
 }
 
@@ -64,10 +70,10 @@ fn a_deleted_database_goes_when_its_age_comes() {
         };
         broker.set_reported(&told).expect("written");
     }
-    settle(&cluster);
+    known(&cluster);
     assert!(cluster.home(0, &containers[1]).dir().exists());
     // Of age on all nodes before any of them looks: who is first would be brought a new one by who is late.
-    std::thread::sleep(Duration::from_secs(14));
+    std::thread::sleep(Duration::from_secs(17));
     let removed = wait(Duration::from_secs(40), || {
         cluster.once_all();
         (0..3).all(|device| !cluster.home(device, &containers[1]).dir().exists())

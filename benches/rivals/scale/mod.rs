@@ -2,11 +2,12 @@
 //!
 //! Three nodes hold the same databases, one device each. The first pass knows nothing of any of them; those after it find
 //! all as it was; then rows come to one in a hundred. Beside each unchanged pass runs a bare walk over the same device,
-//! which only stats every database. Before a figure counts, replicas of a random sample, and of all that were changed, are
+//! which only stats every database; and Swift's own replicator passes over a few of them. Before a figure counts, replicas of a random sample, and of all that were changed, are
 //! proved equal.
 
 mod fleet;
 mod nodes;
+mod swift;
 mod walk;
 
 use std::fs;
@@ -21,6 +22,7 @@ use swiftlet::timestamp::Timestamp;
 
 use crate::figures::{Figure, Figures};
 use crate::options::Options;
+use crate::swift::Swift;
 use fleet::{Fleet, NODES, PAGE_SIZES};
 use nodes::{Nodes, Passed};
 
@@ -37,6 +39,7 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
         }
         counts.retain(|count| *count < most);
     };
+    beside_swift(options, root, figures, &page_bytes);
     for count in counts {
         let place = root.join(count.to_string());
         Scene { options, fleet: Fleet::plan(&place.join("devices"), count, page_bytes.0) }.play(
@@ -46,6 +49,37 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
         );
         remove(&place);
     }
+}
+
+/// Swift's replicator and our agents, over a few databases that are alike, one after the other.
+fn beside_swift(options: &Options, root: &Path, figures: &mut Figures, (page_bytes, pages): &(u32, String)) {
+    let swift = match Swift::find(options.swift_venv().as_deref()) {
+        Ok(swift) => swift,
+        Err(why) => return figures.could_not("scale: Swift", &why),
+    };
+    let count = if options.quick { SWIFT_DATABASES / 10 } else { SWIFT_DATABASES };
+    let place = root.join("swift");
+    let fleet = Fleet::plan(&place.join("devices"), count, *page_bytes);
+    fleet.make();
+    fleet.prove_sound(sample(count, SOUND_SAMPLE));
+    let rates = swift::passes(&swift, &place.join("nodes"), &fleet, 1 + options.runs());
+    let note = format!("databases_per_second = 0; {pages}");
+    for (case, rates) in [("first pass", &rates[..1]), ("unchanged", &rates[1..])] {
+        figures.add(Figure {
+            section: SECTION,
+            case: case.to_owned(),
+            side: "Swift".to_owned(),
+            measure: "rate",
+            unit: "databases/s",
+            x: Some(f64::from(count)),
+            runs: rates.to_vec(),
+            note: note.clone(),
+        });
+    }
+    remove(&place);
+    Scene { options, fleet: Fleet::plan(&place.join("devices"), count, *page_bytes) }
+        .play(&place, pages, figures);
+    remove(&place);
 }
 
 /// The largest page size of databases with which a fleet of so many leaves the disk enough room, and why it is that.
@@ -238,6 +272,8 @@ const LEFT_FREE_BYTES: u64 = 20 << 30;
 const RUNS: usize = 5;
 /// Longer than the tick of any file system's clock, and than what anybody takes for it.
 const CLOCK_GRAIN: Duration = Duration::from_secs(3);
+/// Databases for Swift: a minute or so.
+const SWIFT_DATABASES: u32 = 1000;
 /// Databases compared with what SQLite makes of them.
 const SOUND_SAMPLE: u32 = 60;
 /// Databases whose replicas are compared besides those that were changed.
