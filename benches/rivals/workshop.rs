@@ -188,7 +188,8 @@ impl Workshop {
     }
 }
 
-fn create(workshop: &Path, path: &Path, id: &ReplicaId) {
+/// Makes an empty database with this id at `path`; other files that takes are made beside `workshop` and removed.
+pub fn create(workshop: &Path, path: &Path, id: &ReplicaId) {
     let device = workshop.join("making");
     let home = hash_dir(&device);
     let born = Timestamp::from_seconds(BORN_SECS as f64).expect("a time");
@@ -216,7 +217,7 @@ fn numbers(range: std::ops::Range<u64>) -> impl Iterator<Item = Row> {
 }
 
 /// The object of that number; always the same. As Swift's JSON a row is 227 bytes, of which 23 are random.
-fn row(number: u64) -> Row {
+pub fn row(number: u64) -> Row {
     let mut random = Random(SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     random.next();
     Row {

@@ -6,6 +6,7 @@
 //! open, [`snapshot`] to read one of those in peace, [`source`] to know when that is not needed, [`stage`] to put a new
 //! one in place, [`holes`] for what in a file was never written.
 
+mod chase;
 pub mod hash_dir;
 pub mod holes;
 pub mod live;
@@ -35,7 +36,7 @@ pub use live::{FileStamp, LiveFile, OpenGuard, opening};
 pub use sight::Sight;
 pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
 pub use source::{Resting, Source};
-pub use stage::{InstallError, Replaced, Settled, Staged, replaced_files};
+pub use stage::{InstallError, Replaced, Settled, Staged, Why, replaced_files};
 pub use sys::{keep_heap_small, start_writing_out, trim_heap};
 
 /// The name of a device: that of a directory below `devices`, and safe to use as one.

@@ -1,8 +1,9 @@
 //! A live database as it was at one moment, to be read in peace while its writers go on.
 //!
 //! Where the file system clones blocks, SQLite's shared lock is held for the clone alone. Elsewhere the file is copied
-//! without any lock, remembering a hash of each window; then the lock is taken, and only if the file was written to in
-//! the meantime are its windows read again, and those that differ copied again. Readers are never disturbed.
+//! without any lock; then the lock is taken, and only if the file was written to in the meantime is it read again, and
+//! what differs copied again. How long that takes is learnt by doing it once without the lock: if it is too long for
+//! writers to wait, they never do. Readers are never disturbed.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::chase::Chase;
 use super::live::{FileStamp, Header, LiveFile};
 use super::stage::Staged;
 use super::{Drive, DriveError, holes, sys};
@@ -32,7 +34,7 @@ pub enum Way {
     Copy,
     /// It was copied while somebody wrote, or may have: read again under the lock.
     Mended {
-        /// How many windows of [`WINDOW_BYTES`] had changed.
+        /// How many of its windows had changed.
         windows: u64,
     },
 }
@@ -84,11 +86,6 @@ impl Snapshot {
         holes::read_exact(self.staged.file(), offset, buffer)
     }
 
-    /// The image as a file that may be changed and installed.
-    pub fn into_staged(self) -> Staged {
-        self.staged
-    }
-
     /// Where the image is. SQLite may open it there, and even write to it.
     pub fn path(&self) -> &Path {
         self.staged.path()
@@ -97,6 +94,11 @@ impl Snapshot {
     /// How it was taken.
     pub fn way(&self) -> Way {
         self.way
+    }
+
+    /// The image as a file that may be changed and installed.
+    pub fn into_staged(self) -> Staged {
+        self.staged
     }
 
     /// How long writers were kept from committing.
@@ -166,13 +168,26 @@ fn copy_live(mut live: LiveFile, staged: Staged, patience: &Patience) -> Result<
     if live.has_no_holes().map_err(failed)? {
         staged.preallocate(before.size)?;
     }
-    let hashes = copy(&live, &staged, before.size).map_err(failed)?;
+    let mut chase = Chase::start(&live, &staged, before.size).map_err(failed)?;
+    let rested = |live: &LiveFile| Ok(live.stamp()? == before && written_long_before(&before, start));
+    if !rested(&live).map_err(failed)? {
+        // How long a look takes under the lock is best learnt without it.
+        let begun = Instant::now();
+        chase.look(&live, &staged, None).map_err(failed)?;
+        let first = begun.elapsed();
+        if first > patience.hold {
+            chase.look(&live, &staged, None).map_err(failed)?;
+            // What is read a second time comes from the cache, unless that is too small.
+            if begun.elapsed() - first > patience.hold {
+                return Err(DriveError::TooLong { path, limit: patience.hold });
+            }
+        }
+    }
     let since = lock(&mut live, patience)?;
-    let way = if live.stamp().map_err(failed)? == before && written_long_before(&before, start) {
+    let way = if rested(&live).map_err(failed)? {
         Way::Copy
     } else {
-        let give_up = since + patience.hold;
-        match mend(&live, &staged, &hashes, give_up).map_err(failed)? {
+        match chase.look(&live, &staged, Some(since + patience.hold)).map_err(failed)? {
             Some(windows) => Way::Mended { windows },
             None => return Err(DriveError::TooLong { path, limit: patience.hold }),
         }
@@ -200,93 +215,12 @@ fn finish(mut live: LiveFile, staged: Staged, way: Way, since: Instant) -> Resul
     Ok(Snapshot { staged, bytes: stamp.size, header, stamp, way, held: since.elapsed() })
 }
 
-/// Copies the first `limit` bytes; what is torn is found later, by the hashes of the windows that this returns.
-fn copy(live: &LiveFile, staged: &Staged, limit: u64) -> io::Result<Vec<u64>> {
-    let mut window = Window::new();
-    let mut hashes = Vec::new();
-    let mut offset = 0;
-    while offset < limit {
-        let (bytes, hash) = window.read(live, offset)?;
-        if bytes.is_empty() {
-            break;
-        }
-        hashes.push(hash);
-        holes::write_around_zeros(staged.file(), offset, bytes)?;
-        offset += bytes.len() as u64;
-    }
-    staged.file().set_len(offset)?;
-    Ok(hashes)
-}
-
-/// Copies again the windows that differ from their hashes, and all that have none. How many that were; `None` if it
-/// was not done by `give_up`.
-fn mend(live: &LiveFile, staged: &Staged, hashes: &[u64], give_up: Instant) -> io::Result<Option<u64>> {
-    let mut window = Window::new();
-    let mut known = hashes.iter();
-    let (mut mended, mut offset) = (0, 0);
-    loop {
-        let (bytes, hash) = window.read(live, offset)?;
-        if known.next() != Some(&hash) {
-            staged.file().write_all_at(bytes, offset)?;
-            mended += 1;
-        }
-        offset += bytes.len() as u64;
-        if bytes.len() < WINDOW_BYTES {
-            staged.file().set_len(offset)?;
-            return Ok(Some(mended));
-        }
-        if Instant::now() >= give_up {
-            return Ok(None);
-        }
-    }
-}
-
-/// Reads windows, and knows those that lie in a hole without reading them.
-struct Window {
-    bytes: Vec<u8>,
-    zeros: Vec<u8>,
-    hash_of_zeros: u64,
-    /// Up to here, from where it was asked last, there is a hole.
-    data_from: u64,
-}
-
-impl Window {
-    fn new() -> Window {
-        let zeros = vec![0; WINDOW_BYTES];
-        let hash_of_zeros = fast_hash(&zeros);
-        Window { bytes: vec![0; WINDOW_BYTES], zeros, hash_of_zeros, data_from: 0 }
-    }
-
-    /// A whole window, or less at the end of the file, and its hash. Windows are asked for in their order.
-    fn read(&mut self, live: &LiveFile, offset: u64) -> io::Result<(&[u8], u64)> {
-        let end = offset + WINDOW_BYTES as u64;
-        if self.data_from <= offset {
-            // What is written into the hole after this look is no other matter than what is written after a read.
-            self.data_from = holes::data_from(live.file(), offset)?.min(live.metadata()?.len());
-        }
-        if self.data_from >= end {
-            return Ok((&self.zeros, self.hash_of_zeros));
-        }
-        let filled = holes::read(live.file(), offset, &mut self.bytes)?;
-        let bytes = &self.bytes[..filled];
-        Ok((bytes, fast_hash(bytes)))
-    }
-}
-
-/// Tells windows of one file apart; nobody chooses them to collide.
-fn fast_hash(bytes: &[u8]) -> u64 {
-    let hash = blake3::hash(bytes);
-    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight of 32 bytes"))
-}
-
 /// Was the file last written to so long before `start` that any later write shows in its time?
 pub(super) fn written_long_before(stamp: &FileStamp, start: SystemTime) -> bool {
     let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     stamp.modified_ns < start.as_nanos() as i128 - GRAIN.as_nanos() as i128
 }
 
-/// How much is read, hashed and perhaps copied again at a time.
-pub const WINDOW_BYTES: usize = 1024 * 1024;
 /// File systems' clocks tick this often at worst.
 const GRAIN: Duration = Duration::from_secs(2);
 /// How often the database may be replaced under us before we give up.
@@ -347,34 +281,6 @@ mod tests {
         let snapshot = snapshot(&path, &bench.drive, &PATIENCE).unwrap();
         assert_eq!(snapshot.way(), Way::Mended { windows: 0 });
         assert!(bytes(&snapshot) == std::fs::read(&path).unwrap());
-    }
-
-    /// Torn at every window in turn, and longer or shorter than when it was copied.
-    #[test]
-    fn what_changed_since_it_was_copied_is_mended() {
-        let bench = bench();
-        let path = large(&bench);
-        let sound = std::fs::read(&path).unwrap();
-        let live = LiveFile::open_read(&path).unwrap();
-        let windows = sound.len().div_ceil(WINDOW_BYTES);
-        assert!(windows >= 4);
-        for lengthen in [-5_000_000, -4096, 0, 4096, 3_000_000] {
-            for torn in 0..windows {
-                let mut earlier = sound.clone();
-                earlier[torn * WINDOW_BYTES + 77] ^= 1;
-                earlier.resize(sound.len().saturating_add_signed(lengthen), 9);
-                let other = bench.drive.root().join("earlier");
-                std::fs::write(&other, &earlier).unwrap();
-                let staged = bench.drive.stage("x").unwrap();
-                let hashes = copy(&LiveFile::open_read(&other).unwrap(), &staged, u64::MAX).unwrap();
-                let far = Instant::now() + PATIENCE.hold;
-                let mended = mend(&live, &staged, &hashes, far).unwrap().unwrap();
-                assert!(std::fs::read(staged.path()).unwrap() == sound, "{lengthen} {torn}");
-                assert!(lengthen != 0 || mended == 1);
-                let staged = bench.drive.stage("x").unwrap();
-                assert_eq!(mend(&live, &staged, &hashes, Instant::now()).unwrap(), None);
-            }
-        }
     }
 
     #[test]
