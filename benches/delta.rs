@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use swiftlet::delta::{
-    BlockDigests, Geometry, Hope, Packer, Packing, PageDigest, PageDigests, PageIndex, PageSet,
-    SMALLEST_WINDOW_BYTES, Signature, WindowNode, WindowTree, apply_patch, compress_literals, make_patch,
+    BlockDigests, Geometry, Hope, Packer, Packing, PageDigest, PageDigests, PageIndex, PageSet, Signature,
+    USUAL_WINDOW_BYTES, WindowNode, WindowTree, apply_patch, compress_literals, make_patch,
 };
 
 fn main() {
@@ -18,7 +18,7 @@ fn main() {
     let mut random = Random(7);
     create(&base, rows, &mut random);
 
-    println!("{rows} rows, {} bytes a window", SMALLEST_WINDOW_BYTES);
+    println!("{rows} rows, {} bytes a window", USUAL_WINDOW_BYTES);
     let old = std::fs::read(&base).expect("a database");
     measure("same", &old, &old);
     for (name, change) in [
@@ -40,7 +40,7 @@ fn measure(name: &str, old: &[u8], new: &[u8]) {
         1 => 65536,
         bytes => u32::from(bytes),
     };
-    let geometry = Geometry::new(new.len() as u64, page_bytes, SMALLEST_WINDOW_BYTES).expect("a database");
+    let geometry = Geometry::new(new.len() as u64, page_bytes, USUAL_WINDOW_BYTES).expect("a database");
     let (mut digest_bytes, mut page_digest_bytes, mut set_bytes) = (0, 0, 0);
     let (mut block_bytes, mut signature_bytes, mut patch_bytes, mut full_bytes) = (0, 0, 0, 0);
     let (mut changed_bytes, mut lacking_pages, mut moved_pages) = (0, 0, 0);
@@ -48,7 +48,8 @@ fn measure(name: &str, old: &[u8], new: &[u8]) {
         Default::default();
     let mut full_time = Duration::ZERO;
     let (mut theirs, mut ours) = (WindowTree::default(), WindowTree::default());
-    let (mut packer, mut hope, mut index) = (Packer::new(), Hope::default(), PageIndex::default());
+    let (mut packer, mut hope, mut index) =
+        (Packer::new(), Hope::default(), PageIndex::within(PageIndex::BYTES));
     let page = page_bytes as usize;
     timed(&mut find_time, || {
         for (bytes, number) in old.chunks_exact(page).zip(0..) {

@@ -247,6 +247,26 @@ impl<S: Stream> Peer<S> {
         }
     }
 
+    /// Waits until a message begins and tells how many bytes it has, so that memory for it can be found before it is
+    /// heard. No more than a first small piece of it is read until then.
+    ///
+    /// # Errors
+    /// As [`Peer::hear`].
+    pub fn announced_within(&mut self, patience: Duration) -> Result<usize, PeerError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(bytes) = self.inbox.announced().map_err(PeerError::Unintelligible)? {
+                return Ok(bytes);
+            }
+            self.read_more(begun, patience)?;
+        }
+    }
+
+    /// Gives back the room of messages that have been heard, as long as no other comes.
+    pub fn rest(&mut self) {
+        self.inbox.give_back();
+    }
+
     /// A message if one has already come, without waiting.
     ///
     /// # Errors

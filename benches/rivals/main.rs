@@ -17,6 +17,7 @@ mod figures;
 mod links;
 mod machine;
 mod measure;
+mod memory;
 mod network;
 mod options;
 mod ours;
@@ -48,8 +49,13 @@ use swift::Swift;
 type Section = fn(&Options, &Path, &mut Figures);
 
 /// Every section, in the order in which they run.
-const SECTIONS: &[(&str, Section)] =
-    &[("pairs", pairs::run), ("links", links::run), ("scale", scale::run), ("stalls", stalls::run)];
+const SECTIONS: &[(&str, Section)] = &[
+    ("pairs", pairs::run),
+    ("links", links::run),
+    ("memory", memory::run),
+    ("scale", scale::run),
+    ("stalls", stalls::run),
+];
 
 fn main() -> ExitCode {
     if stalls::ran_as_writer() {

@@ -121,11 +121,11 @@ fn digest(block: &[u8]) -> [u8; DIGEST_BYTES] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Geometry, SMALLEST_WINDOW_BYTES};
+    use super::super::{Geometry, USUAL_WINDOW_BYTES};
     use super::*;
 
     fn window(page_bytes: u32, pages: u64) -> Window {
-        let geometry = Geometry::new(pages * u64::from(page_bytes), page_bytes, SMALLEST_WINDOW_BYTES);
+        let geometry = Geometry::new(pages * u64::from(page_bytes), page_bytes, USUAL_WINDOW_BYTES);
         geometry.ok().and_then(|geometry| geometry.window(0)).expect("sound")
     }
 

@@ -125,13 +125,13 @@ fn left_half(count: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Geometry, SMALLEST_WINDOW_BYTES};
+    use super::super::{Geometry, USUAL_WINDOW_BYTES};
     use super::*;
 
-    const WINDOW: usize = SMALLEST_WINDOW_BYTES as usize;
+    const WINDOW: usize = USUAL_WINDOW_BYTES as usize;
 
     fn geometry(bytes: usize) -> Geometry {
-        Geometry::new(bytes as u64, 512, SMALLEST_WINDOW_BYTES).expect("sound")
+        Geometry::new(bytes as u64, 512, USUAL_WINDOW_BYTES).expect("sound")
     }
 
     fn node(geometry: Geometry, file: &[u8], number: u32) -> WindowNode {

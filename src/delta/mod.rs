@@ -20,7 +20,7 @@
 //!
 //! Nothing here reads a file or talks to anyone: windows come in as slices, messages go out as bytes. What a peer sent
 //! goes through a `parse` that bounds it by the window it is about, so that the worst lie costs one window sent again
-//! and [`window_memory_bytes`]. Digests of pages and hashes of blocks are short, because the window's digest stands
+//! and [`Geometry::memory_bytes`]. Digests of pages and hashes of blocks are short, because the window's digest stands
 //! behind them, and the file's behind that.
 //!
 //! The page at 1 GiB, where SQLite keeps its lock bytes, has no content, but it is treated like any other: two files
@@ -53,9 +53,10 @@ pub const WINDOWS_LIMIT: u32 = 1 << 16;
 pub const FILE_BYTES_LIMIT: u64 = LARGEST_WINDOW_BYTES as u64 * WINDOWS_LIMIT as u64;
 /// SQLite's smallest and largest page.
 pub const PAGE_BYTES: std::ops::RangeInclusive<u32> = 512..=65536;
-/// The smallest window, which is the one to use: it stays in a processor's cache from one step to the next. Smaller ones
-/// would cost digests and exchanges.
-pub const SMALLEST_WINDOW_BYTES: u32 = 256 * 1024;
+/// The smallest window, for when memory is short. Smaller ones would cost digests and exchanges.
+pub const SMALLEST_WINDOW_BYTES: u32 = 64 * 1024;
+/// The window to use otherwise: it stays in a processor's cache from one step to the next.
+pub const USUAL_WINDOW_BYTES: u32 = 256 * 1024;
 /// The largest window, for files that would have too many otherwise. It costs memory at both ends.
 pub const LARGEST_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -110,18 +111,36 @@ impl Geometry {
         Ok(Geometry { file_bytes, page_bytes, window_bytes })
     }
 
-    /// The geometry that a file is offered in: the smallest windows of which it does not have too many.
+    /// The geometry that a file is offered in by somebody who has so much memory for it: the usual windows, or smaller
+    /// ones where those take more, but always so large that there are not too many.
     ///
     /// # Errors
     /// As [`Geometry::new`].
-    pub fn fitting(file_bytes: u64, page_bytes: u32) -> Result<Geometry, BadGeometry> {
+    pub fn within(memory_bytes: u64, file_bytes: u64, page_bytes: u32) -> Result<Geometry, BadGeometry> {
         let mut window_bytes = SMALLEST_WINDOW_BYTES;
-        while window_bytes < LARGEST_WINDOW_BYTES
-            && file_bytes > u64::from(window_bytes) * u64::from(WINDOWS_LIMIT)
-        {
+        loop {
+            let geometry = Geometry::new(file_bytes, page_bytes, window_bytes);
+            let larger = Geometry { file_bytes, page_bytes, window_bytes: window_bytes * 2 };
+            let is_small = window_bytes < USUAL_WINDOW_BYTES && larger.memory_bytes() <= memory_bytes;
+            let are_too_many = file_bytes > u64::from(window_bytes) * u64::from(WINDOWS_LIMIT);
+            if window_bytes == LARGEST_WINDOW_BYTES || !(is_small || are_too_many) {
+                return geometry;
+            }
             window_bytes *= 2;
         }
-        Geometry::new(file_bytes, page_bytes, window_bytes)
+    }
+
+    /// What shipping or taking in such a file takes at most, at either end and whatever the peer sends, in bytes; for a
+    /// driver that has a budget. A receiver that has more can use [`PageIndex::BYTES`].
+    ///
+    /// In full, a window is read, in line, being compressed, being sent; or being received, unpacked, in line, being
+    /// written: six at most. In a delta the sender's peak is in [`make_patch`]: the window, its pages that were pushed
+    /// about, the script, all that is sent, and that compressed, make five windows, and a signature with its index 1.6.
+    /// The receiver's is in [`apply_patch`]: the window, patch, body, the basis' pages and the new ones make five.
+    pub fn memory_bytes(self) -> u64 {
+        u64::from(self.window_bytes) * 7
+            + literals::ZSTD_MEMORY_BYTES as u64
+            + u64::from(self.window_count()) * WINDOW_KEPT_BYTES
     }
 
     /// The same cut of a file that has another length by now.
@@ -184,7 +203,7 @@ impl Window {
         self.bytes
     }
 
-    /// How many pages it has in the new file: 4 to 8192, or fewer in the last window.
+    /// How many pages it has in the new file: 1 to 8192, or fewer in the last window.
     pub fn page_count(self) -> usize {
         self.bytes / self.page_bytes
     }
@@ -202,16 +221,6 @@ impl Window {
     }
 }
 
-/// What one window in hand takes at most, at either end and whatever the peer sends, in bytes; for a driver that has
-/// a budget.
-///
-/// The sender's peak is in [`make_patch`]: the window, its pages that were pushed about, the script, all that is sent, and
-/// that compressed, make five windows, and a signature with its index 1.6. The receiver's is in [`apply_patch`]: the
-/// window, patch, body, the basis' pages and the new ones make five.
-pub const fn window_memory_bytes(window_bytes: u32) -> usize {
-    window_bytes as usize * 7 + literals::ZSTD_MEMORY_BYTES
-}
-
 /// The first bytes of a BLAKE3 hash.
 fn blake3_start<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut start = [0; N];
@@ -219,6 +228,8 @@ fn blake3_start<const N: usize>(bytes: &[u8]) -> [u8; N] {
     start
 }
 
+/// What is kept of each window: its node, and that it differs.
+const WINDOW_KEPT_BYTES: u64 = 64;
 /// The most pages that [`sample`] picks.
 pub const SAMPLE_LIMIT: u32 = 4096;
 
@@ -279,7 +290,7 @@ mod tests {
 
     /// The pages of a file that differ from what stands in their place in another.
     fn index_of(geometry: Geometry, old: &[u8]) -> PageIndex {
-        let mut index = PageIndex::default();
+        let mut index = PageIndex::within(PageIndex::BYTES);
         for (page, number) in old.chunks_exact(geometry.page_bytes() as usize).zip(0..) {
             index.add(PageDigest::of(page), number);
         }
@@ -387,8 +398,8 @@ mod tests {
             (4096, 4096, WINDOW, Ok(1)),
             (1 << 20, 4096, WINDOW, Ok(1)),
             ((1 << 20) + 4096, 4096, WINDOW, Ok(2)),
-            (1 << 34, 512, smallest, Ok(WINDOWS_LIMIT)),
-            ((1 << 34) + 512, 512, smallest, bad_file((1 << 34) + 512)),
+            (1 << 32, 512, smallest, Ok(WINDOWS_LIMIT)),
+            ((1 << 32) + 512, 512, smallest, bad_file((1 << 32) + 512)),
             (FILE_BYTES_LIMIT, 65536, largest, Ok(WINDOWS_LIMIT)),
             (FILE_BYTES_LIMIT + 4096, 4096, largest, bad_file(FILE_BYTES_LIMIT + 4096)),
             (u64::MAX - 4095, 4096, WINDOW, bad_file(u64::MAX - 4095)),
@@ -414,19 +425,31 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_offered_in_the_smallest_windows_that_are_few_enough() {
-        let fitting = |bytes| Geometry::fitting(bytes, 4096).map(Geometry::window_bytes);
-        for (bytes, window_bytes) in [
-            (0, SMALLEST_WINDOW_BYTES),
-            (1 << 34, SMALLEST_WINDOW_BYTES),
-            ((1 << 34) + 4096, SMALLEST_WINDOW_BYTES * 2),
-            (1 << 37, LARGEST_WINDOW_BYTES / 2),
-            (FILE_BYTES_LIMIT, LARGEST_WINDOW_BYTES),
+    fn windows_are_as_large_as_is_of_use_and_memory_allows_and_never_too_many() {
+        let (small, usual, large) = (SMALLEST_WINDOW_BYTES, USUAL_WINDOW_BYTES, LARGEST_WINDOW_BYTES);
+        let within = |memory, bytes| Geometry::within(memory, bytes, 4096).map(Geometry::window_bytes);
+        let takes = |bytes, window| Geometry::new(bytes, 4096, window).expect("sound").memory_bytes();
+        let at_most = |window: u32| u64::from(window) * u64::from(WINDOWS_LIMIT);
+        const SOME: u64 = 1 << 30;
+        for (memory, bytes, window) in [
+            (0, 0, small),
+            (u64::MAX, 0, usual),
+            (0, SOME, small),
+            (takes(SOME, small * 2) - 1, SOME, small),
+            (takes(SOME, small * 2), SOME, small * 2),
+            (takes(SOME, usual) - 1, SOME, usual / 2),
+            (takes(SOME, usual), SOME, usual),
+            (u64::MAX, SOME, usual),
+            (0, at_most(small), small),
+            (0, at_most(small) + 4096, small * 2),
+            (u64::MAX, at_most(usual), usual),
+            (u64::MAX, at_most(usual) + 4096, usual * 2),
+            (0, FILE_BYTES_LIMIT, large),
         ] {
-            assert_eq!(fitting(bytes), Ok(window_bytes), "{bytes} bytes");
+            assert_eq!(within(memory, bytes), Ok(window), "{bytes} bytes in {memory}");
         }
         let too_large = FILE_BYTES_LIMIT + 4096;
-        assert_eq!(fitting(too_large), Err(BadGeometry::FileBytes(too_large)));
+        assert_eq!(within(0, too_large), Err(BadGeometry::FileBytes(too_large)));
     }
 
     #[test]
@@ -603,10 +626,10 @@ mod tests {
         let vacuumed = std::fs::read(&path).expect("a file");
         // Pages of the table move; those of the index are made anew.
         for (old, new, part) in [(&old, &inserted, 5), (&with_room, &vacuumed, 2)] {
-            let geometry = Geometry::new(new.len() as u64, 4096, SMALLEST_WINDOW_BYTES).expect("sound");
+            let geometry = Geometry::new(new.len() as u64, 4096, USUAL_WINDOW_BYTES).expect("sound");
             let (made, wire) = converse(geometry, old, new);
             assert!(made == *new);
-            let windows = new.chunks(SMALLEST_WINDOW_BYTES as usize);
+            let windows = new.chunks(USUAL_WINDOW_BYTES as usize);
             let full_bytes: usize = windows.map(|piece| compress_literals(piece).len()).sum();
             assert!(wire.total() * part < full_bytes, "{wire:?} of {full_bytes}");
             assert!(wire.again <= 3, "{wire:?}");

@@ -4,16 +4,26 @@
 use super::PageDigest;
 
 /// The pages of a basis that are not in their place any more, by their digests: eight bytes for each.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PageIndex {
     entries: Vec<u64>,
+    limit: usize,
     sorted: bool,
 }
 
 impl PageIndex {
-    /// Takes in a page of the basis. Those past [`PAGES_LIMIT`] are left out: they are sent rather than found.
+    /// What it is worth giving it: 1 GiB of pages of 4 KiB that changed or moved.
+    pub const BYTES: u64 = 2 << 20;
+
+    /// An empty one that takes no more memory than this.
+    pub fn within(bytes: u64) -> PageIndex {
+        let limit = bytes.min(PageIndex::BYTES) as usize / size_of::<u64>();
+        PageIndex { entries: vec![], limit, sorted: false }
+    }
+
+    /// Takes in a page of the basis. Those that there is no room for are left out: they are sent rather than found.
     pub fn add(&mut self, digest: PageDigest, page: u64) {
-        if self.entries.len() < PAGES_LIMIT && page < 1 << PAGE_BITS {
+        if self.entries.len() < self.limit && page < 1 << PAGE_BITS {
             self.entries.push(key(digest) << PAGE_BITS | page);
             self.sorted = false;
         }
@@ -42,8 +52,6 @@ fn key(digest: PageDigest) -> u64 {
 
 /// Bits of a page's number: what five bytes of digest leave of eight. In pages of 4 KiB, 64 GiB.
 const PAGE_BITS: u32 = u64::BITS - 8 * PageDigest::BYTES as u32;
-/// Pages that are remembered: 2 MiB of them, and 1 GiB of 4 KiB pages that changed or moved.
-const PAGES_LIMIT: usize = 1 << 18;
 /// Equal pages that are tried.
 const CANDIDATES: usize = 4;
 
@@ -53,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_page_is_found_wherever_it_went() {
-        let mut index = PageIndex::default();
+        let mut index = PageIndex::within(u64::MAX);
         assert_eq!(index.find(PageDigest::of(b"x")).count(), 0);
         let pages: Vec<Vec<u8>> = (0..1000_u32).map(|n| n.to_le_bytes().repeat(128)).collect();
         for (number, page) in pages.iter().enumerate() {
@@ -72,9 +80,14 @@ mod tests {
 
     #[test]
     fn it_grows_to_its_limit_and_no_further() {
-        let mut index = PageIndex::default();
-        (0..PAGES_LIMIT as u64 + 10)
-            .for_each(|page| index.add(PageDigest(page.to_le_bytes()[..5].try_into().unwrap()), page));
-        assert_eq!(index.entries.len(), PAGES_LIMIT);
+        for (bytes, pages) in
+            [(0, 0), (7, 0), (8, 1), (8000, 1000), (u64::MAX, PageIndex::BYTES as usize / 8)]
+        {
+            let mut index = PageIndex::within(bytes);
+            for page in 0..pages as u64 + 10 {
+                index.add(PageDigest(page.to_le_bytes()[..5].try_into().unwrap()), page);
+            }
+            assert_eq!(index.entries.len(), pages);
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use super::holes;
 use super::live::LiveFile;
 use super::stage::Staged;
 
@@ -38,9 +39,10 @@ impl Chase {
                 break;
             }
             chase.hashes.push(chase.hasher.hash(bytes));
-            staged.file().write_all_at(bytes, offset)?;
+            holes::write_around_zeros(staged.file(), offset, bytes)?;
             offset += bytes.len() as u64;
         }
+        staged.file().set_len(offset)?;
         Ok(chase)
     }
 
@@ -117,16 +119,7 @@ fn window_bytes(file_bytes: u64) -> usize {
 /// must not be hashed as if it were.
 fn read_window<'a>(live: &LiveFile, offset: u64, limit: u64, window: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let wanted = window.len().min(limit.saturating_sub(offset) as usize);
-    let window = &mut window[..wanted];
-    let mut filled = 0;
-    while filled < window.len() {
-        match live.pread(offset + filled as u64, &mut window[filled..]) {
-            Ok(0) => break,
-            Ok(bytes) => filled += bytes,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
-            Err(e) => return Err(e),
-        }
-    }
+    let filled = live.read(offset, &mut window[..wanted])?;
     Ok(&window[..filled])
 }
 

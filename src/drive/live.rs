@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::{DriveError, sys};
+use super::{DriveError, holes, sys};
 
 /// Announces that SQLite is about to open a database: take it before the connection is opened, keep it until after the
 /// connection is closed.
@@ -212,9 +212,20 @@ impl LiveFile {
         self.file().read_at(buffer, offset)
     }
 
+    /// Fills the buffer from `offset`, without reading what is a hole; with fewer bytes, or none, at the end of the file.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        holes::read(self.file(), offset, buffer)
+    }
+
     /// What `fstat` says of it.
     pub fn metadata(&self) -> io::Result<Metadata> {
         self.file().metadata()
+    }
+
+    /// Does all of it take room on the drive?
+    pub(super) fn has_no_holes(&self) -> io::Result<bool> {
+        let metadata = self.metadata()?;
+        Ok(metadata.blocks() * 512 >= metadata.len())
     }
 
     /// Its header; `None` if it is no database.

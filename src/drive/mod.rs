@@ -4,10 +4,11 @@
 //! `quarantined/` for what should not be one any more. All raw access to those files is here: [`hash_dir`] for the
 //! directory of one container, [`sight`] for what it looks like from outside, [`live`] for databases that others have
 //! open, [`snapshot`] to read one of those in peace, [`source`] to know when that is not needed, [`stage`] to put a new
-//! one in place.
+//! one in place, [`holes`] for what in a file was never written.
 
 mod chase;
 pub mod hash_dir;
+pub mod holes;
 pub mod live;
 pub mod sight;
 pub mod snapshot;
@@ -37,6 +38,7 @@ pub use sight::Sight;
 pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
 pub use source::{Resting, Source};
 pub use stage::{InstallError, Replaced, Settled, Staged, Why, replaced_files};
+pub use sys::{keep_heap_small, trim_heap};
 pub use writeout::WriteOut;
 
 /// The name of a device: that of a directory below `devices`, and safe to use as one.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::chase::Chase;
 use super::live::{FileStamp, Header, LiveFile};
 use super::stage::Staged;
-use super::{Drive, DriveError, sys};
+use super::{Drive, DriveError, holes, sys};
 
 /// How long others may keep us waiting, and we them.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +83,7 @@ impl Snapshot {
 
     /// Fills the buffer from `offset`.
     pub fn read_exact(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.staged.file().read_exact_at(buffer, offset)
+        holes::read_exact(self.staged.file(), offset, buffer)
     }
 
     /// Where the image is. SQLite may open it there, and even write to it.
@@ -165,7 +165,9 @@ fn copy_live(mut live: LiveFile, staged: Staged, patience: &Patience) -> Result<
     let failed = |e| DriveError::io(&path, e);
     let start = SystemTime::now();
     let before = live.stamp().map_err(failed)?;
-    staged.preallocate(before.size)?;
+    if live.has_no_holes().map_err(failed)? {
+        staged.preallocate(before.size)?;
+    }
     let mut chase = Chase::start(&live, &staged, before.size).map_err(failed)?;
     let rested = |live: &LiveFile| Ok(live.stamp()? == before && written_long_before(&before, start));
     if !rested(&live).map_err(failed)? {

@@ -116,19 +116,9 @@ impl Resting {
     }
 
     fn read_exact(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.live.pread(offset + filled as u64, &mut buffer[filled..]) {
-                // It was truncated. What stands there now is for the end to tell.
-                Ok(0) => {
-                    buffer[filled..].fill(0);
-                    break;
-                }
-                Ok(bytes) => filled += bytes,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
+        let filled = self.live.read(offset, buffer)?;
+        // If it was truncated, what stands there now is for the end to tell.
+        buffer[filled..].fill(0);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use super::rebuilding::{Canvas, Rebuilding};
 use super::trouble::{Trouble, refuse_io};
 use super::writing::Writing;
 use crate::budget::Share;
-use crate::delta::{Geometry, Unpacker, WindowNode, WindowTree};
+use crate::delta::{Geometry, PageIndex, Unpacker, WindowNode, WindowTree};
 use crate::drive::{Drive, HashDir, LiveFile, Patience, Snapshot, Staged, clone_live};
 use crate::peer::{Peer, Stream};
 use crate::protocol::Violation;
@@ -28,9 +28,11 @@ pub struct Arriving {
     writing: Option<Writing>,
     /// The first window that may still come once more.
     amendable: u32,
+    /// What may be spent on finding pages that moved.
+    index_bytes: u64,
     /// How it is put together, if it comes as a delta.
     rebuilding: Option<Rebuilding>,
-    _share: Share,
+    share: Share,
 }
 
 /// What a file turned out to be, once all of it is there.
@@ -45,7 +47,13 @@ pub enum Verdict {
 
 impl Arriving {
     /// Nothing of it is there yet.
-    pub fn new(geometry: Geometry, staged: Staged, file_name: String, share: Share) -> Arriving {
+    pub fn new(
+        geometry: Geometry,
+        staged: Staged,
+        file_name: String,
+        index_bytes: u64,
+        share: Share,
+    ) -> Arriving {
         Arriving {
             geometry,
             staged,
@@ -54,9 +62,15 @@ impl Arriving {
             tree: WindowTree::default(),
             writing: None,
             amendable: 0,
+            index_bytes,
             rebuilding: None,
-            _share: share,
+            share,
         }
+    }
+
+    /// Gives it up, for the memory.
+    pub fn into_share(self) -> Share {
+        self.share
     }
 
     /// Its shape so far, and what that becomes where it has another length by now.
@@ -135,9 +149,9 @@ impl Arriving {
                 self.staged = clone.into_staged();
             }
             let ours = LiveFile::open_read(&path).map_err(refuse_io)?;
-            let started =
-                Rebuilding::start(ours, clone_bytes, self.geometry.page_bytes()).map_err(refuse_io)?;
-            self.rebuilding = Some(started);
+            let index = PageIndex::within(self.index_bytes);
+            let started = Rebuilding::start(ours, clone_bytes, self.geometry.page_bytes(), index);
+            self.rebuilding = Some(started.map_err(refuse_io)?);
         }
         let (rebuilding, mut canvas) = self.rebuilding()?;
         rebuilding.compare(peer, &mut canvas, digests)

@@ -14,7 +14,7 @@ use crate::delta::{
     self, BadPatch, BlockDigests, Geometry, Hope, PageDigest, PageDigests, PageIndex, PageSet, Signature,
     Window, WindowDigest, WindowNode, WindowTree,
 };
-use crate::drive::{LiveFile, WriteOut};
+use crate::drive::{LiveFile, WriteOut, holes};
 use crate::peer::{Peer, Stream};
 use crate::protocol::message::Message;
 use crate::protocol::{Violation, WANTED_BYTES_IN_FLIGHT, WINDOWS_IN_FLIGHT};
@@ -75,7 +75,12 @@ pub struct Canvas<'a> {
 
 impl Rebuilding {
     /// Begins with a copy that is a clone of our file, of so many bytes, or empty.
-    pub fn start(ours: LiveFile, clone_bytes: Option<u64>, page_bytes: u32) -> io::Result<Rebuilding> {
+    pub fn start(
+        ours: LiveFile,
+        clone_bytes: Option<u64>,
+        page_bytes: u32,
+        index: PageIndex,
+    ) -> io::Result<Rebuilding> {
         let file_bytes = clone_bytes.map_or_else(|| Ok(ours.metadata()?.len()), Ok::<_, io::Error>)?;
         Ok(Rebuilding {
             basis_bytes: file_bytes - file_bytes % u64::from(page_bytes),
@@ -83,7 +88,7 @@ impl Rebuilding {
             is_clone: clone_bytes.is_some(),
             compared: 0,
             way: WriteOut::default(),
-            index: PageIndex::default(),
+            index,
             waiting: VecDeque::new(),
             in_flight: Vec::new(),
             wanted_bytes: 0,
@@ -138,16 +143,8 @@ impl Rebuilding {
     /// Our own bytes, which are copied. What was cut off meanwhile is not there.
     fn copy(&mut self, to: &File, start: u64, bytes: usize) -> io::Result<Vec<u8>> {
         let mut ours = vec![0; bytes];
-        let mut filled = 0;
-        while filled < bytes {
-            match self.ours.pread(start + filled as u64, &mut ours[filled..]) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        to.write_all_at(&ours, start)?;
+        self.ours.read(start, &mut ours)?;
+        holes::write_around_zeros(to, start, &ours)?;
         self.way.advance(to, start + bytes as u64)?;
         Ok(ours)
     }

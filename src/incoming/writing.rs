@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -12,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::arriving::WINDOW_SIZE;
 use super::trouble::{Trouble, refuse_io};
 use crate::delta::{Piece, Unpacker, Window, WindowNode, WindowTree};
-use crate::drive::WriteOut;
+use crate::drive::{WriteOut, holes};
 use crate::protocol::message::Refusal;
 
 /// A thread that writes.
@@ -79,13 +78,15 @@ impl Drop for Writing {
 }
 
 fn write(file: &File, pieces: &Receiver<(Window, Piece)>) -> io::Result<WindowTree> {
-    let (mut tree, mut way) = (WindowTree::default(), WriteOut::default());
+    let (mut tree, mut way, mut written) = (WindowTree::default(), WriteOut::default(), 0);
     for (window, piece) in pieces {
         let bytes = piece.bytes();
-        file.write_all_at(bytes, window.offset())?;
+        holes::write_around_zeros(file, window.offset(), bytes)?;
         tree.set(tree.len(), WindowNode::of(window, bytes));
-        way.advance(file, window.offset() + bytes.len() as u64)?;
+        written = window.offset() + bytes.len() as u64;
+        way.advance(file, written)?;
     }
+    file.set_len(written)?;
     Ok(tree)
 }
 
@@ -96,6 +97,8 @@ const STACK_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
     use crate::delta::{Geometry, SMALLEST_WINDOW_BYTES, compress_literals};
 

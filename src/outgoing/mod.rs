@@ -5,20 +5,21 @@ mod compare;
 mod shipping;
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::broker::{Broker, BrokerError, fresh_id};
-use crate::delta::{Geometry, LARGEST_WINDOW_BYTES};
+use crate::budget::Share;
+use crate::delta::Geometry;
 use crate::drive::{Drive, DriveError, HashDir, Patience};
-use crate::incoming::{file_share_bytes, say_ranges};
+use crate::incoming::say_ranges;
 use crate::ledger::LedgerError;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::Violation;
 use crate::protocol::message::{Agreed, Intent, Meet, Message, Place, Refusal, Role};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
+use crate::protocol::{RANGES_PER_MESSAGE, Violation};
 use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
 use crate::ring::DeviceId;
 use crate::strategy::Choice;
@@ -173,7 +174,8 @@ impl<'a> Subject<'a> {
         if self.proven {
             sender = sender.proven();
         }
-        let mut shipping = None;
+        // Never both at once: see `budget`.
+        let (mut shipping, mut rows_share, mut ranges_share) = (None, None, None);
         let (mut rows_sent, mut restarted) = (0, false);
         loop {
             (sender, actions) = 'step: {
@@ -181,17 +183,28 @@ impl<'a> Subject<'a> {
                     match action {
                         Action::Say(message) => peer.say(&message)?,
                         Action::Adopt(theirs) => self.adopt(&theirs)?,
-                        Action::TellRanges => say_ranges(peer, self.broker.shard_ranges()?)?,
+                        Action::TellRanges => {
+                            ranges_share = Some(self.share_for_ranges(peer)?);
+                            say_ranges(peer, self.broker.shard_ranges()?)?;
+                        }
                         Action::MergeRanges(ranges) => {
                             self.broker.merge_shard_ranges(ranges)?;
+                            drop(ranges_share.take());
                             break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
                         Action::SendRows { after, in_bulk } => {
-                            let (last, count) = self.send_rows(peer, after, in_bulk)?;
+                            // Once a file was offered, the peer holds memory until it comes: none may be waited for.
+                            rows_share = rows_share.or(shipping.take().map(Shipping::into_share));
+                            let share = match &rows_share {
+                                Some(share) => share,
+                                None => rows_share.insert(self.share_for_rows(peer)?),
+                            };
+                            let (last, count) = self.send_rows(peer, after, in_bulk, share.bytes())?;
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
                         }
                         Action::Offer => {
+                            drop(rows_share.take());
                             let open = self.open_file(peer)?;
                             let epoch = self.epoch();
                             peer.say(&Message::Offer { shape: open.shape(), epoch })?;
@@ -292,19 +305,36 @@ impl<'a> Subject<'a> {
         Ok(())
     }
 
+    /// For ours and the peer's, of which there are about as many.
+    fn share_for_ranges<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Share, ExchangeError> {
+        let count = self.broker.shard_range_count()?.max(RANGES_PER_MESSAGE as u64);
+        let node = self.node;
+        let take = || node.calling.take(count * BYTES_PER_RANGE, MEMORY_PATIENCE, &node.stop);
+        peer.while_working(take)?.ok_or(ExchangeError::NoMemory)
+    }
+
+    fn share_for_rows<S: Stream>(&self, peer: &mut Peer<S>) -> Result<Share, ExchangeError> {
+        let node = self.node;
+        let most = ROWS_BYTES_LIMIT as u64 * BYTES_PER_ROWS_BYTE;
+        let take = || node.calling.take_between(most / 4, most, MEMORY_PATIENCE, &node.stop);
+        peer.while_working(take)?.ok_or(ExchangeError::NoMemory)
+    }
+
     /// Sends the next batch; returns its last row and how many there were.
     fn send_rows<S: Stream>(
         &mut self,
         peer: &mut Peer<S>,
         after: RowId,
         in_bulk: bool,
+        memory_bytes: u64,
     ) -> Result<(RowId, u64), ExchangeError> {
         let limit = if in_bulk { ROWS_IN_BULK } else { self.node.config.per_diff.min(ROWS_LIMIT) };
-        let mut rows = self.broker.rows_within(after, limit, ROWS_BYTES_LIMIT)?;
+        let limit_bytes = ROWS_BYTES_LIMIT.min((memory_bytes / BYTES_PER_ROWS_BYTE) as usize);
+        let mut rows = self.broker.rows_within(after, limit, limit_bytes)?;
         let mut bytes = 0;
         let fitting = rows.iter().take_while(|row| {
             bytes += packed_bytes(row);
-            bytes <= ROWS_BYTES_LIMIT
+            bytes <= limit_bytes
         });
         let fitting = fitting.count();
         rows.truncate(fitting.max(1));
@@ -316,13 +346,13 @@ impl<'a> Subject<'a> {
 
     /// Freezes our file for shipping.
     fn open_file<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Shipping<'a>, ExchangeError> {
-        let deadline = Instant::now() + self.node.config.node_timeout;
         let (node, drive, dir) = (self.node, self.drive, self.dir);
-        let likely = Geometry::fitting(self.info.file_bytes, self.info.page_bytes);
-        let bytes = file_share_bytes(likely.map_or(LARGEST_WINDOW_BYTES, Geometry::window_bytes));
-        let share = peer
-            .while_working(|| node.calling.take(bytes, deadline, &node.stop))?
-            .ok_or(ExchangeError::NoMemory)?;
+        let (file_bytes, page_bytes) = (self.info.file_bytes, self.info.page_bytes);
+        // What cannot be cut into windows is found out when it is opened.
+        let [least, most] = [0, u64::MAX]
+            .map(|memory| Geometry::within(memory, file_bytes, page_bytes).map_or(0, Geometry::memory_bytes));
+        let take = || node.calling.take_between(least, most, MEMORY_PATIENCE, &node.stop);
+        let share = peer.while_working(take)?.ok_or(ExchangeError::NoMemory)?;
         let path =
             dir.in_charge().map_err(|error| DriveError::io(dir.dir(), error))?.ok_or(BrokerError::Missing)?;
         Shipping::open(peer, path, drive, self.broker, node.config.agent.compress, share)
@@ -398,5 +428,11 @@ fn file<'a, 'b>(shipping: &'b mut Option<Shipping<'a>>) -> &'b mut Shipping<'a> 
 
 /// Rows in a batch where all rows go.
 const ROWS_IN_BULK: usize = 5000;
+/// What a shard range takes in memory, ours and the peer's.
+const BYTES_PER_RANGE: u64 = 2 << 10;
+/// What a batch takes in memory for each byte of its rows: as rows, packed, compressed and as a message.
+const BYTES_PER_ROWS_BYTE: u64 = 6;
+/// How long work waits for memory, with the peer told that it does. Others may be shipping large files.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long we wait for writers, and they for us, at most.
 const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

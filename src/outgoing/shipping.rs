@@ -19,7 +19,7 @@ use crate::delta::{
     self, BlockDigests, Geometry, Pace, Packer, Packing, PageDigest, PageDigests, PageSet, Signature,
     WindowNode, WindowTree,
 };
-use crate::drive::{Drive, DriveError, Snapshot, Source, snapshot};
+use crate::drive::{Drive, DriveError, Snapshot, Source, holes, snapshot};
 use crate::incoming::SAMPLE_PAGES;
 use crate::peer::{Peer, Stream};
 use crate::protocol::Violation;
@@ -42,7 +42,7 @@ pub struct Shipping<'a> {
     asked: u32,
     patched: u32,
     packer: Packer,
-    _share: Share,
+    share: Share,
 }
 
 /// A window ready to be sent.
@@ -69,7 +69,7 @@ impl<'a> Shipping<'a> {
             // Good as long as nobody writes, as all that is read here.
             Source::Resting(_) => broker.max_row()?,
         };
-        let geometry = Geometry::fitting(source.len(), source.page_bytes())
+        let geometry = Geometry::within(share.bytes(), source.len(), source.page_bytes())
             .map_err(|_| DriveError::NotADatabase { path: database.clone() })?;
         Ok(Shipping {
             database,
@@ -82,8 +82,13 @@ impl<'a> Shipping<'a> {
             asked: 0,
             patched: 0,
             packer: Packer::new(),
-            _share: share,
+            share,
         })
+    }
+
+    /// Gives it up, for the memory.
+    pub fn into_share(self) -> Share {
+        self.share
     }
 
     /// What is offered.
@@ -349,10 +354,19 @@ fn read_ahead(
             compressing = Some(begun.elapsed());
             WindowNode::of(window, &plain)
         } else {
-            Packer::store(window.bytes(), &mut frame, |room| -> io::Result<WindowNode> {
+            let node = Packer::store(window.bytes(), &mut frame, |room| -> io::Result<WindowNode> {
                 source.read_exact(window.offset(), room)?;
                 Ok(WindowNode::of(window, room))
-            })?
+            })?;
+            // A hole, most likely. No link is faster than that.
+            let stored = frame.len() - window.bytes();
+            if holes::is_zero(&frame[stored..]) {
+                plain.clear();
+                plain.extend_from_slice(&frame[stored..]);
+                begin_literal(&mut frame);
+                packer.compress(&plain, &mut frame);
+            }
+            node
         };
         seal(&mut frame);
         tree.set(number, node);

@@ -218,6 +218,11 @@ impl Receiver {
         Receiver { expects }
     }
 
+    /// Is something being collected that comes in several messages, and takes more memory with each?
+    pub fn is_collecting(&self) -> bool {
+        matches!(&self.expects, Expects::Work { ranges } if !ranges.is_empty())
+    }
+
     /// The driver said `Refused`.
     pub fn refused(self) -> Receiver {
         Receiver { expects: Expects::Anything }

@@ -119,26 +119,40 @@ impl Inbox {
         self.read == self.filled
     }
 
+    /// How many bytes the next message has, if it has begun to arrive.
+    ///
+    /// # Errors
+    /// As [`Inbox::next_message`].
+    pub fn announced(&self) -> Result<Option<usize>, WireError> {
+        let Some(head) = self.pending[self.read..self.filled].first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*head);
+        if length == 0 || length as usize > FRAME_LIMIT {
+            return Err(WireError::FrameLength(length));
+        }
+        Ok(Some(length as usize))
+    }
+
     /// The next whole message, if it has arrived.
     ///
     /// # Errors
     /// [`WireError`] as soon as the bytes at hand show that no message can come of them.
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
-        let bytes = &self.pending[self.read..self.filled];
-        let Some(head) = bytes.first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*head);
-        if length == 0 || length as usize > FRAME_LIMIT {
-            return Err(WireError::FrameLength(length));
-        }
-        let Some(frame) = bytes.get(4..4 + length as usize) else { return Ok(None) };
+        let Some(length) = self.announced()? else { return Ok(None) };
+        let Some(frame) = self.pending[self.read..self.filled].get(4..4 + length) else { return Ok(None) };
         let message = decode(frame)?;
         self.read += 4 + frame.len();
         // Large messages come one after the other; once a small one comes, their room is given back.
-        if self.read == self.filled && length as usize <= ROOM_BYTES && self.pending.len() > LARGE_ROOM_BYTES
-        {
-            (self.pending, self.read, self.filled) = (Vec::new(), 0, 0);
+        if length <= ROOM_BYTES {
+            self.give_back();
         }
         Ok(Some(message))
+    }
+
+    /// Gives back the room that large messages took, if nothing is in it.
+    pub fn give_back(&mut self) {
+        if self.is_empty() && self.pending.len() > ROOM_BYTES {
+            (self.pending, self.read, self.filled) = (Vec::new(), 0, 0);
+        }
     }
 }
 

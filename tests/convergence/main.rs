@@ -5,6 +5,7 @@
 
 mod cuts;
 mod hostile;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::fs;

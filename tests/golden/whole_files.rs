@@ -89,14 +89,14 @@ fn meet<S: Stream>(nodes: &Nodes, peer: &mut Peer<S>, info: &ReplicaInfo) -> Mes
 
 fn offer<S: Stream>(peer: &mut Peer<S>, sent: &Sent) -> Message {
     let (file_bytes, page_bytes) = (sent.bytes.len() as u64, sent.info.page_bytes);
-    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::SMALLEST_WINDOW_BYTES };
+    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::USUAL_WINDOW_BYTES };
     peer.say(&Message::Offer { shape, epoch: None }).expect("an agent that listens");
     peer.hear().expect("an answer")
 }
 
 fn ship<S: Stream>(peer: &mut Peer<S>, sent: &Sent) -> Message {
     let geometry =
-        Geometry::new(sent.bytes.len() as u64, sent.info.page_bytes, delta::SMALLEST_WINDOW_BYTES).unwrap();
+        Geometry::new(sent.bytes.len() as u64, sent.info.page_bytes, delta::USUAL_WINDOW_BYTES).unwrap();
     for window in geometry.windows() {
         let bytes = &sent.bytes[window.offset() as usize..][..window.bytes()];
         peer.say(&Message::Literal(delta::compress_literals(bytes))).expect("an agent that listens");
