@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use swiftlet::delta::{
-    DEFAULT_WINDOW_BYTES, FileDigest, Geometry, PageDigests, PageSet, Signature, WindowDigest, apply_patch,
-    compress_literals, make_patch,
+    BlockDigests, Geometry, Hope, Packer, Packing, PageDigest, PageDigests, PageIndex, PageSet, Signature,
+    USUAL_WINDOW_BYTES, WindowNode, WindowTree, apply_patch, compress_literals, make_patch,
 };
 
 fn main() {
@@ -18,7 +18,7 @@ fn main() {
     let mut random = Random(7);
     create(&base, rows, &mut random);
 
-    println!("{rows} rows, {} bytes a window", DEFAULT_WINDOW_BYTES);
+    println!("{rows} rows, {} bytes a window", USUAL_WINDOW_BYTES);
     let old = std::fs::read(&base).expect("a database");
     measure("same", &old, &old);
     for (name, change) in [
@@ -40,62 +40,106 @@ fn measure(name: &str, old: &[u8], new: &[u8]) {
         1 => 65536,
         bytes => u32::from(bytes),
     };
-    let geometry = Geometry::new(new.len() as u64, page_bytes, DEFAULT_WINDOW_BYTES).expect("a database");
+    let geometry = Geometry::new(new.len() as u64, page_bytes, USUAL_WINDOW_BYTES).expect("a database");
     let (mut digest_bytes, mut page_digest_bytes, mut set_bytes) = (0, 0, 0);
-    let (mut signature_bytes, mut patch_bytes, mut full_bytes) = (0, 0, 0);
-    let (mut changed_bytes, mut changed_pages) = (0, 0);
-    let (mut digest_time, mut page_time, mut sign_time, mut diff_time, mut apply_time) = Default::default();
-    let mut file_time = Duration::ZERO;
+    let (mut block_bytes, mut signature_bytes, mut patch_bytes, mut full_bytes) = (0, 0, 0, 0);
+    let (mut changed_bytes, mut lacking_pages, mut moved_pages) = (0, 0, 0);
+    let (mut digest_time, mut page_time, mut find_time, mut sign_time, mut diff_time, mut apply_time) =
+        Default::default();
     let mut full_time = Duration::ZERO;
-    let (mut theirs, mut ours) = (FileDigest::new(), FileDigest::new());
-    for window in geometry.windows() {
+    let (mut theirs, mut ours) = (WindowTree::default(), WindowTree::default());
+    let (mut packer, mut hope, mut index) =
+        (Packer::new(), Hope::default(), PageIndex::within(PageIndex::BYTES));
+    let page = page_bytes as usize;
+    timed(&mut find_time, || {
+        for (bytes, number) in old.chunks_exact(page).zip(0..) {
+            if new.get(number as usize * page..).and_then(|rest| rest.get(..page)) != Some(bytes) {
+                index.add(PageDigest::of(bytes), number);
+            }
+        }
+        index.sort();
+    });
+    for (number, window) in (0..).zip(geometry.windows()) {
         let slice = |file: &[u8], range: std::ops::Range<u64>| {
             file[range.start as usize..range.end as usize].to_vec()
         };
         let new = slice(new, window.basis_range(new.len() as u64));
         let basis = slice(old, window.basis_range(old.len() as u64));
         full_bytes += timed(&mut full_time, || compress_literals(&new)).len();
-        let announced = timed(&mut digest_time, || WindowDigest::of(&new));
-        timed(&mut file_time, || theirs.feed(&new));
+        let node = timed(&mut digest_time, || WindowNode::of(window, &new));
+        let announced = node.digest();
+        theirs.set(number, node);
         digest_bytes += announced.0.len();
-        if WindowDigest::of(&basis) == announced {
-            ours.feed(&basis);
+        if basis == new {
+            ours.set(number, node);
             continue;
         }
         changed_bytes += new.len();
-        let digests = timed(&mut page_time, || PageDigests::of(window, &basis));
-        let pages = PageSet::differing(window, &new, &digests);
-        let signature = timed(&mut sign_time, || Signature::of(window, &basis, &pages));
-        let patch = timed(&mut diff_time, || make_patch(window, &new, &pages, Some(&signature)));
-        let made = timed(&mut apply_time, || apply_patch(window, &basis, &pages, &patch, announced));
-        ours.feed(&made.expect("the window announced"));
-        changed_pages += pages.len();
+        let digests = timed(&mut page_time, || PageDigests::of(window, &new));
+        let (mut so_far, mut lacking, mut with_basis) = (basis.clone(), PageSet::of(window, |_| false), 0);
+        so_far.resize(window.bytes(), 0);
+        timed(&mut find_time, || {
+            for (nth, digest) in digests.iter().enumerate() {
+                let here = basis.get(nth * page..).and_then(|rest| rest.get(..page));
+                if here.is_some_and(|here| PageDigest::of(here) == digest) {
+                    continue;
+                }
+                match index.find(digest).next() {
+                    Some(found) => {
+                        let found = &old[found as usize * page..][..page];
+                        so_far[nth * page..][..page].copy_from_slice(found);
+                        moved_pages += 1;
+                    }
+                    None => {
+                        lacking.insert(nth);
+                        with_basis += usize::from(here.is_some());
+                    }
+                }
+            }
+        });
+        let blocks = timed(&mut sign_time, || BlockDigests::of(window, &basis, &lacking));
+        let hoped = with_basis > 0 && hope.wants();
+        let signature = timed(&mut sign_time, || hoped.then(|| Signature::of(window, &basis, &lacking)));
+        let patch = timed(&mut diff_time, || {
+            let packing = Packing::Packed;
+            make_patch(window, &new, &lacking, &blocks, signature.as_ref(), &mut packer, packing)
+        });
+        let made =
+            timed(&mut apply_time, || apply_patch(window, so_far, &lacking, with_basis, &patch, announced));
+        let made = made.expect("the window announced");
+        if hoped {
+            hope.learned(made.signature_paid);
+        }
+        ours.set(number, made.node);
+        lacking_pages += lacking.len();
         page_digest_bytes += digests.to_bytes().len();
-        set_bytes += pages.to_bytes().len();
-        signature_bytes += signature.to_bytes().len();
+        set_bytes += lacking.to_bytes().len();
+        block_bytes += blocks.to_bytes().len();
+        signature_bytes += signature.map_or(0, |signature| signature.to_bytes().len());
         patch_bytes += patch.len();
     }
     assert_eq!(ours.finish(), theirs.finish(), "both ends hold the same file");
 
-    let wire_bytes = digest_bytes + page_digest_bytes + set_bytes + signature_bytes + patch_bytes;
+    let wire_bytes =
+        digest_bytes + page_digest_bytes + set_bytes + block_bytes + signature_bytes + patch_bytes;
     println!(
-        "{name}: {} bytes, {} windows, {changed_pages} of {} pages changed\n  wire {wire_bytes} = digests {digest_bytes} + page digests \
-         {page_digest_bytes} + page sets {set_bytes} + signatures {signature_bytes} + patches {patch_bytes}; full \
-         {full_bytes} ({:.0} %)",
+        "{name}: {} bytes, {} windows; of {} pages {moved_pages} moved, {lacking_pages} lack\n  wire {wire_bytes} = digests \
+         {digest_bytes} + page digests {page_digest_bytes} + page sets {set_bytes} + blocks {block_bytes} + signatures \
+         {signature_bytes} + patches {patch_bytes}; full {full_bytes} ({:.0} %)",
         new.len(),
         geometry.window_count(),
-        new.len() / page_bytes as usize,
+        new.len() / page,
         100.0 * wire_bytes as f64 / full_bytes as f64,
     );
     let rate = |bytes: usize, time: Duration| bytes as f64 / 1e6 / time.as_secs_f64().max(1e-9);
-    let inside = changed_pages * page_bytes as usize;
+    let inside = lacking_pages * page;
     println!(
-        "  MB/s: window digest {:.0}, file digest {:.0}, full copy {:.0}; of changed windows: page digests {:.0}, patch {:.0}, \
-         apply {:.0}; of changed pages: sign {:.0}, patch {:.0}",
+        "  MB/s: window digest {:.0}, full copy {:.0}; of changed windows: page digests {:.0}, look up {:.0}, patch {:.0}, \
+         apply {:.0}; of pages that lack: sign {:.0}, patch {:.0}",
         rate(new.len(), digest_time),
-        rate(new.len(), file_time),
         rate(new.len(), full_time),
         rate(changed_bytes, page_time),
+        rate(changed_bytes, find_time),
         rate(changed_bytes, diff_time),
         rate(changed_bytes, apply_time),
         rate(inside, sign_time),

@@ -1,24 +1,26 @@
 //! A whole file that arrived: take a missing database's place, or merge into the one that is there.
 //!
 //! Swift renames the arrived file over the old one without a lock. Rows that came in meanwhile are lost, and a journal
-//! of the old file that is left beside the new one is rolled back into it. Here a database that exists is replaced
-//! only if nobody else has it open and nothing came in since its rows were merged into the new file; all that is
-//! checked under SQLite's own exclusive lock. In every other case the arrived rows are merged into the old file, in
-//! small transactions, and writers never notice more than that.
+//! of the old file that is left beside the new one is rolled back into it. Here a database that exists is replaced in a
+//! moment in which nobody else has it open, after its rows were merged into the new file; what came in since then is taken
+//! from the old file afterwards, before that goes. Where there is no such moment the arrived rows are merged into the old
+//! file, in small transactions. Either way writers hardly notice.
 //!
 //! Whoever sent the file may have a disk that spoils what it holds, so before it is written to it is read from end to end.
 //! Meanwhile, on other threads, its blocks go to the disk, and we find out which of our own rows it has already: often all.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, info, warn};
 
 use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::drive::{
-    Drive, DriveError, FileStamp, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, replaced_files,
+    Drive, DriveError, HashDir, InstallError, LiveFile, Replaced, Settled, Staged, Why, replaced_files,
 };
 use crate::hash_path::PartShift;
 use crate::replica::{Direction, ReplicaId, ReplicaInfo, RowId};
@@ -88,10 +90,25 @@ impl From<InstallError> for ArrivalError {
 }
 
 /// Rows of ours that the arrived file has: those of the file with this inode and id, up to this number.
+#[derive(Debug, Clone)]
 struct Shared {
-    inode: u64,
-    id: ReplicaId,
+    file: Option<(u64, ReplicaId)>,
     last: RowId,
+}
+
+impl Shared {
+    /// Of no file is anything known.
+    const NOTHING: Shared = Shared { file: None, last: RowId::NONE };
+
+    /// Of the file that lies there, which may be another one: nothing is known of that.
+    fn of(self, path: &Path, broker: &mut Broker) -> Result<Shared, ArrivalError> {
+        let file = Some((inode(path)?, broker.info()?.id));
+        Ok(if file == self.file { self } else { Shared { file, ..Shared::NOTHING } })
+    }
+
+    fn is_of(&self, inode: u64) -> bool {
+        self.file.as_ref().is_some_and(|file| file.0 == inode)
+    }
 }
 
 /// Called between steps; `false` gives up.
@@ -111,7 +128,7 @@ impl Arrival<'_> {
             Ok(()) => Ok(()),
             Err(InstallError::Taken { unused, .. }) => {
                 drop(lock);
-                self.merge_checked(unused, None, tick)
+                self.merge_checked(unused, Shared::NOTHING, tick)
             }
             Err(error) => Err(error.into()),
         }
@@ -123,13 +140,13 @@ impl Arrival<'_> {
     /// [`ArrivalError`]; what was merged until then stays merged.
     pub fn merge(&self, staged: Staged, tick: Tick) -> Result<(), ArrivalError> {
         let shared = self.check(&staged, || match self.replaceable()? {
-            Some(path) => self.shared(&path, &staged, tick).map(Some),
-            None => Ok(None),
+            Some(path) => self.shared(&path, &staged, tick),
+            None => Ok(Shared::NOTHING),
         })?;
         self.merge_checked(staged, shared, tick)
     }
 
-    fn merge_checked(&self, staged: Staged, shared: Option<Shared>, tick: Tick) -> Result<(), ArrivalError> {
+    fn merge_checked(&self, staged: Staged, shared: Shared, tick: Tick) -> Result<(), ArrivalError> {
         match self.replace(staged, shared, tick)? {
             None => Ok(()),
             Some(staged) => {
@@ -161,30 +178,35 @@ impl Arrival<'_> {
         })
     }
 
-    /// Our database's file, if it may give way to another: not while it is being sharded, nor while somebody has it open,
-    /// who would be left with a file that has no name.
+    /// Our database's file, if it may give way to another: not while it is being sharded, nor where somebody has it open
+    /// all the time, who would be left with a file that has no name.
     fn replaceable(&self) -> Result<Option<PathBuf>, ArrivalError> {
         let info = Broker::open(self.dir)?.info()?;
         if info.sharding_required || self.dir.db_files().map_err(io_in(self.dir.dir()))?.len() != 1 {
             return Ok(None);
         }
         let Some(path) = self.dir.in_charge().map_err(io_in(self.dir.dir()))? else { return Ok(None) };
-        let open = LiveFile::open_read_write(&path).map_err(io_in(&path))?.open_elsewhere();
-        Ok((!open).then_some(path))
+        Ok(self.ever_alone(&path)?.then_some(path))
     }
 
-    /// Opens our database, and says what its file was like before.
-    fn open_ours(&self, path: &Path) -> Result<(Broker, FileStamp), ArrivalError> {
-        Broker::open(self.dir)?.flush_pending()?;
-        let stamp = LiveFile::open_read(path).and_then(|live| live.stamp()).map_err(io_in(path))?;
-        Ok((Broker::open(self.dir)?, stamp))
+    /// Waits a little for a moment in which nobody else has our file open.
+    fn ever_alone(&self, path: &Path) -> Result<bool, ArrivalError> {
+        let live = LiveFile::open_read_write(path).map_err(io_in(path))?;
+        let give_up = Instant::now() + ALONE_PATIENCE;
+        while live.open_elsewhere() {
+            if Instant::now() >= give_up {
+                return Ok(false);
+            }
+            thread::sleep(ALONE_POLL);
+        }
+        Ok(true)
     }
 
     /// How many of our rows the arrived file has as well, from the first to one that it may lack.
     fn shared(&self, path: &Path, staged: &Staged, tick: Tick) -> Result<Shared, ArrivalError> {
-        let (mut ours, stamp) = self.open_ours(path)?;
+        let mut ours = self.open_flushed()?;
         let mut arrived = Broker::open_file(staged.path())?;
-        let mut shared = Shared { inode: stamp.inode, id: ours.info()?.id, last: RowId::NONE };
+        let mut shared = Shared::NOTHING.of(path, &mut ours)?;
         loop {
             let (rows, seen) =
                 ours.rows_lacking_in(&mut arrived, shared.last, ROWS_SEEN_AT_ONCE, BYTES_AT_ONCE)?;
@@ -198,60 +220,75 @@ impl Arrival<'_> {
         }
     }
 
+    fn open_flushed(&self) -> Result<Broker, ArrivalError> {
+        let mut ours = Broker::open(self.dir)?;
+        ours.flush_pending()?;
+        Ok(ours)
+    }
+
     /// Gives the arrived file those of our own rows that it lacks and lets it take our file's place; gives it back if that
     /// cannot be done safely.
     fn replace(
         &self,
         mut staged: Staged,
-        mut shared: Option<Shared>,
+        mut shared: Shared,
         tick: Tick,
     ) -> Result<Option<Staged>, ArrivalError> {
         let Some(path) = self.replaceable()? else { return Ok(Some(staged)) };
         for _ in 0..CATCH_UPS {
-            let (mut ours, before) = self.open_ours(&path)?;
-            let mut arrived = Broker::open_file(staged.path())?;
-            let (inode, id) = (before.inode, ours.info()?.id);
-            // Of a file that is another by now nothing is known.
-            let last =
-                shared.filter(|shared| (shared.inode, &shared.id) == (inode, &id)).map(|shared| shared.last);
-            let last = last.unwrap_or(RowId::NONE);
-            let last = copy_rows(&mut ours, &mut arrived, last, ROWS_AT_ONCE_PRIVATELY, tick)?;
-            shared = Some(Shared { inode, id, last });
-            let info = ours.info()?;
-            let now = Timestamp::at(SystemTime::now());
-            arrived.merge_timestamps(&info.created_at, &info.put_timestamp, &info.delete_timestamp, now)?;
-            arrived.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
-            arrived.adopt_incoming(&mut ours)?;
-            self.make_ours(&mut arrived)?;
-            drop((ours, arrived));
-            // Before the locks, so that nobody waits for it.
+            let before = shared.last;
+            shared = self.catch_up(&path, &staged, shared, tick)?;
             staged = staged.sync()?;
-            // From here on nothing of ours has the database open, so that only others can stand in the way.
+            if shared.last.0 - before.0 < FEW_ROWS {
+                break;
+            }
+        }
+        staged = staged.stand_by(self.dir)?;
+        let give_up = Instant::now() + SWAP_PATIENCE;
+        while self.ever_alone(&path)? && Instant::now() < give_up {
             let lock = self.dir.lock(LOCK_TIMEOUT)?;
-            let mut live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
-            match live.lock_exclusive(EXCLUSIVE_TIMEOUT) {
-                Err(DriveError::Busy { .. }) => break,
-                locked => locked?,
+            let live = LiveFile::open_read_write(&path).map_err(io_in(&path))?;
+            if !shared.is_of(live.metadata().map_err(io_in(&path))?.ino()) {
+                // Somebody else has replaced it, so that we know nothing of its rows.
+                break;
             }
-            if live.stamp().map_err(io_in(&path))? != before || self.dir.has_pending() {
-                continue;
-            }
-            match staged.replace(live, &before, self.dir, &lock) {
+            match staged.replace(live, self.dir, &lock) {
                 Ok(replaced) => {
                     drop(lock);
                     debug!("{}: a whole file took its place", path.display());
-                    self.settle(replaced);
+                    self.settle(replaced, shared, tick)?;
                     return Ok(None);
                 }
                 Err(InstallError::Busy { unused, why }) => {
                     debug!("{}: not replaced: {why}", path.display());
                     staged = unused;
-                    break;
+                    if why != Why::OpenElsewhere {
+                        break;
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(Some(staged))
+    }
+
+    /// Merges into the arrived file what our own has beyond what they share; says what they share then.
+    fn catch_up(
+        &self,
+        path: &Path,
+        staged: &Staged,
+        shared: Shared,
+        tick: Tick,
+    ) -> Result<Shared, ArrivalError> {
+        let mut ours = self.open_flushed()?;
+        let mut arrived = Broker::open_file(staged.path())?;
+        let mut shared = shared.of(path, &mut ours)?;
+        shared.last = take_in(&mut ours, &mut arrived, shared.last, ROWS_AT_ONCE_PRIVATELY, tick)?;
+        let info = ours.stored_info()?;
+        arrived.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
+        arrived.adopt_incoming(&mut ours)?;
+        self.make_ours(&mut arrived)?;
+        Ok(shared)
     }
 
     /// A file with a history of its own is a database of its own: it gets a new id, knows how far it has come with the
@@ -261,14 +298,31 @@ impl Arrival<'_> {
         arrived.set_sync_point(&self.sender.id, self.max_row, Direction::Incoming)
     }
 
-    /// Lets go of the replaced file, or takes its late rows if somebody got into it after all.
-    fn settle(&self, replaced: Replaced) {
-        if let Settled::StillOpen { link, .. } = replaced.settle(SETTLE_TIMEOUT) {
-            warn!(
-                "{}: somebody still has the replaced file open; its rows are taken in later",
-                link.display()
-            );
+    /// Takes in what the replaced file has beyond what is shared, and lets go of it. Rows that were acknowledged are nowhere
+    /// else, so the tick is not asked whether to go on.
+    fn settle(&self, replaced: Replaced, shared: Shared, tick: Tick) -> Result<(), ArrivalError> {
+        // Before the old file can go.
+        self.dir.sync().map_err(io_in(self.dir.dir()))?;
+        let (link, quiet) = match replaced.settle(SETTLE_TIMEOUT) {
+            Settled::Quiet { link } => (link, true),
+            Settled::StillOpen { link } => (link, false),
+        };
+        let mut late = Broker::open_file(&link)?;
+        let mut ours = Broker::open(self.dir)?;
+        let after = shared.of(&link, &mut late)?.last;
+        let mut go_on = || {
+            tick();
+            true
+        };
+        take_in(&mut late, &mut ours, after, ROWS_AT_ONCE, &mut go_on)?;
+        drop((late, ours));
+        if quiet {
+            // If it stays, it is swept once more than needed.
+            let _ = fs::remove_file(&link);
+        } else {
+            warn!("{}: somebody still has the replaced file open; it is swept later", link.display());
         }
+        Ok(())
     }
 
     /// Merges the arrived rows into our file, a batch at a time.
@@ -293,7 +347,7 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
     };
     for leftover in leftovers {
         let swept = || -> Result<bool, ArrivalError> {
-            let file = std::fs::metadata(&leftover.path).map_err(io_in(&leftover.path))?;
+            let file = fs::metadata(&leftover.path).map_err(io_in(&leftover.path))?;
             let young =
                 file.modified().ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age < SWAP_TIME);
             if young {
@@ -308,14 +362,14 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
             let before = stamp()?.1;
             let mut late = Broker::open_file(&leftover.path)?;
             let mut ours = Broker::open(&dir)?;
-            copy_rows(&mut late, &mut ours, RowId::NONE, ROWS_AT_ONCE, &mut || true)?;
+            take_in(&mut late, &mut ours, RowId::NONE, ROWS_AT_ONCE, &mut || true)?;
             drop((late, ours));
             // Nobody can come for it any more, so if nobody has it and nothing came in, nothing will.
             let (live, after) = stamp()?;
             if live.open_elsewhere() || after != before {
                 return Ok(false);
             }
-            std::fs::remove_file(&leftover.path).map_err(io_in(&leftover.path))?;
+            fs::remove_file(&leftover.path).map_err(io_in(&leftover.path))?;
             Ok(true)
         };
         match swept() {
@@ -329,6 +383,27 @@ pub fn sweep(drive: &Drive, part_shift: PartShift) {
 /// What a thread made; if it panicked, so do we.
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Merges one file of a container into another of the same: all rows after a point, and what stands beside them but sync
+/// points, which may be forgotten. Returns the last row.
+fn take_in(
+    from: &mut Broker,
+    to: &mut Broker,
+    after: RowId,
+    at_once: usize,
+    tick: Tick,
+) -> Result<RowId, ArrivalError> {
+    let last = copy_rows(from, to, after, at_once, tick)?;
+    let (info, theirs) = (from.stored_info()?, to.stored_info()?);
+    let now = Timestamp::at(SystemTime::now());
+    to.merge_timestamps(&info.created_at, &info.put_timestamp, &info.delete_timestamp, now)?;
+    if info.status_changed_at.time() > theirs.status_changed_at.time() {
+        to.set_policy(info.storage_policy_index, info.status_changed_at.time())?;
+    }
+    to.merge_shard_ranges(from.shard_ranges()?)?;
+    to.merge_metadata(&info.metadata)?;
+    Ok(last)
 }
 
 /// Merges all rows after a point from one database into another; returns the last one seen. What comes in meanwhile is
@@ -363,6 +438,10 @@ fn copy_rows(
     Ok(last)
 }
 
+fn inode(path: &Path) -> Result<u64, ArrivalError> {
+    Ok(fs::metadata(path).map_err(io_in(path))?.ino())
+}
+
 fn io_in(path: &Path) -> impl FnOnce(std::io::Error) -> ArrivalError {
     move |error| ArrivalError::Drive(DriveError::io(path, error))
 }
@@ -375,14 +454,18 @@ const ROWS_SEEN_AT_ONCE: usize = 5000;
 const ROWS_AT_ONCE_PRIVATELY: usize = 5000;
 /// Rows in one transaction: few enough that a writer who waits for it hardly notices.
 const ROWS_AT_ONCE: usize = 1000;
-/// How often rows that came in are merged before a busy database is left in its place.
+/// How often rows that came in meanwhile are merged into a file that is to take a busy database's place, unless they are
+/// [`FEW_ROWS`] before: those are taken in afterwards, and until then no listing has them.
 const CATCH_UPS: usize = 4;
+const FEW_ROWS: i64 = 1000;
+/// How long we look for a moment in which nobody else has a database open, and how often.
+const ALONE_PATIENCE: Duration = Duration::from_secs(2);
+const ALONE_POLL: Duration = Duration::from_millis(1);
+/// How long we try to let two files change names in such a moment.
+const SWAP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last users of a replaced file are waited for.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than any swap takes.
 const SWAP_TIME: Duration = Duration::from_secs(60);
-/// How long SQLite's exclusive lock is waited for. While we wait nobody else gets any lock, so this is what a writer
-/// may lose by it; who reads for longer than this has the file merged in place.
-const EXCLUSIVE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the locks of an install are waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);

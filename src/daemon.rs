@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 
+use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::incoming;
 use crate::node::{Node, NodeError};
@@ -92,6 +93,7 @@ struct Generation {
 impl Generation {
     fn start(config: Config, signals: &Signals) -> Result<Generation, DaemonError> {
         let node = Arc::new(Node::new(config, signals.stop.clone()).map_err(DaemonError::Node)?);
+        Broker::bound_caches(node.caches_bytes);
         let ring = node.ring();
         if let Err(error) = node.our_devices(&ring) {
             // Swift's daemon stays and looks again in every pass: the ring may be on its way.

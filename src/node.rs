@@ -24,6 +24,10 @@ pub struct Node {
     pub calling: Budget,
     /// Memory of work that answers peers.
     pub answering: Budget,
+    /// What SQLite may keep of all databases together, in bytes, and what of that is to spare for large merges.
+    pub caches_bytes: u64,
+    /// See there.
+    pub caches: Budget,
     /// The wish to stop.
     pub stop: Stop,
     my_addresses: Vec<String>,
@@ -80,10 +84,12 @@ impl Node {
         let ring = RingWatch::open(&config.swift_dir.join("container.ring.gz"), RING_DOUBT, Instant::now())
             .map_err(NodeError::Ring)?;
         let my_addresses = config::my_addresses(&config.bind_ip).map_err(NodeError::Addresses)?;
-        let half = config.agent.memory_budget_bytes / 2;
+        let memory = Memory::of(config.agent.memory_budget_bytes);
         Ok(Node {
-            calling: Budget::new(half),
-            answering: Budget::new(half),
+            calling: Budget::new(memory.each_way),
+            answering: Budget::new(memory.each_way),
+            caches_bytes: memory.caches,
+            caches: Budget::new(memory.caches),
             stop,
             my_addresses,
             ring: Mutex::new(ring),
@@ -177,7 +183,51 @@ impl Node {
     }
 }
 
+/// How `agent_memory_budget` is divided.
+#[derive(Debug, PartialEq, Eq)]
+struct Memory {
+    /// What SQLite may keep of all databases together, in bytes.
+    caches: u64,
+    /// What calling and answering may take, each.
+    each_way: u64,
+}
+
+impl Memory {
+    /// Whatever an agent has while it does nothing is not to be lent; of the rest SQLite gets five parts of twelve. Too
+    /// small a budget is exceeded, but no further than it takes to ship one database at a time each way.
+    fn of(budget_bytes: u64) -> Memory {
+        let work = budget_bytes.saturating_sub(IDLE_BYTES).max(4 * TRANSFER_BYTES);
+        let each_way = work / 24 * 7;
+        Memory { caches: work - 2 * each_way, each_way }
+    }
+}
+
+/// An agent at rest: its code's data, rings, a few threads and connections.
+const IDLE_BYTES: u64 = 8 << 20;
+/// With so much a transfer can do.
+const TRANSFER_BYTES: u64 = 3 << 20;
 /// How often a ring file that was changed just now is read again, lest a second change be missed. Swift looks at the file
 /// every 15 s at most (`swift/common/ring/ring.py: reload_time`); but a look costs no more than a stat, and by an old ring we
 /// would take in or remove what we must not.
 const RING_DOUBT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lent_and_what_is_there_come_to_the_budget() {
+        for mebibytes in [20, 32, 64, 1024] {
+            let budget = mebibytes << 20;
+            let Memory { caches, each_way } = Memory::of(budget);
+            assert_eq!(caches + 2 * each_way + IDLE_BYTES, budget);
+        }
+    }
+
+    #[test]
+    fn the_smallest_budget_is_enough_for_one_transfer_each_way() {
+        for budget in [0, 1 << 20, IDLE_BYTES, IDLE_BYTES + 1] {
+            assert!(Memory::of(budget).each_way >= TRANSFER_BYTES, "{budget}");
+        }
+    }
+}

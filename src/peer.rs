@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::delta::Pace;
 use crate::protocol::Violation;
 use crate::protocol::message::Message;
 use crate::protocol::wire::{self, Greeting, Inbox, WireError};
@@ -99,6 +100,8 @@ pub struct Peer<S> {
     last_said: Instant,
     /// Since when it has said nothing but that it is still at work.
     at_work_since: Option<Instant>,
+    /// What the link to it takes, as last seen.
+    pub pace: Pace,
     bytes_sent: u64,
     bytes_received: u64,
 }
@@ -146,6 +149,7 @@ impl<S: Stream> Peer<S> {
             stop: stop.clone(),
             last_said: Instant::now(),
             at_work_since: None,
+            pace: Pace::default(),
             bytes_sent: 0,
             bytes_received: 0,
         };
@@ -169,9 +173,16 @@ impl<S: Stream> Peer<S> {
     /// # Errors
     /// If it cannot be handed to the kernel in time.
     pub fn say(&mut self, message: &Message) -> Result<(), PeerError> {
-        let frame = wire::encode(message);
+        self.say_frame(&wire::encode(message))
+    }
+
+    /// Says one message that is a frame already.
+    ///
+    /// # Errors
+    /// As [`Peer::say`].
+    pub fn say_frame(&mut self, frame: &[u8]) -> Result<(), PeerError> {
         self.last_said = Instant::now();
-        self.write(&frame)
+        self.write(frame)
     }
 
     /// Says `Working` if nothing was said for a while, so that a peer that waits for an answer keeps waiting.
@@ -227,18 +238,33 @@ impl<S: Stream> Peer<S> {
     pub fn hear_within(&mut self, patience: Duration) -> Result<Message, PeerError> {
         let begun = Instant::now();
         let mut arrived = 0u64;
-        // A connection that waits for its next message should cost little.
-        let mut piece = vec![0; WAITING_PIECE_BYTES];
         loop {
             if let Some(message) = self.next_message()? {
                 return Ok(message);
             }
             let time = patience + Duration::from_millis(arrived * 1000 / SLOWEST_BYTES_PER_SEC);
-            let read = self.read_some(&mut piece, begun, time)?;
-            self.inbox.feed(&piece[..read]);
-            arrived += read as u64;
-            piece.resize(PIECE_BYTES, 0);
+            arrived += self.read_more(begun, time)? as u64;
         }
+    }
+
+    /// Waits until a message begins and tells how many bytes it has, so that memory for it can be found before it is
+    /// heard. No more than a first small piece of it is read until then.
+    ///
+    /// # Errors
+    /// As [`Peer::hear`].
+    pub fn announced_within(&mut self, patience: Duration) -> Result<usize, PeerError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(bytes) = self.inbox.announced().map_err(PeerError::Unintelligible)? {
+                return Ok(bytes);
+            }
+            self.read_more(begun, patience)?;
+        }
+    }
+
+    /// Gives back the room of messages that have been heard, as long as no other comes.
+    pub fn rest(&mut self) {
+        self.inbox.give_back();
     }
 
     /// A message if one has already come, without waiting.
@@ -250,14 +276,13 @@ impl<S: Stream> Peer<S> {
             return Ok(Some(message));
         }
         self.stream.set_nonblocking(true).map_err(PeerError::Broken)?;
-        let mut piece = [0; 4096];
-        let read = self.stream.read(&mut piece);
+        let read = self.stream.read(self.inbox.room());
         self.stream.set_nonblocking(false).map_err(PeerError::Broken)?;
         match read {
             Ok(0) => Err(PeerError::Gone),
             Ok(read) => {
                 self.bytes_received += read as u64;
-                self.inbox.feed(&piece[..read]);
+                self.inbox.fed(read);
                 self.next_message()
             }
             Err(error) if is_timeout(&error) => Ok(None),
@@ -311,6 +336,23 @@ impl<S: Stream> Peer<S> {
         }
     }
 
+    /// Reads what there is of a message, or of several, into the inbox.
+    fn read_more(&mut self, begun: Instant, time: Duration) -> Result<usize, PeerError> {
+        loop {
+            self.slice(begun, time)?;
+            match self.stream.read(self.inbox.room()) {
+                Ok(0) => return Err(PeerError::Gone),
+                Ok(read) => {
+                    self.bytes_received += read as u64;
+                    self.inbox.fed(read);
+                    return Ok(read);
+                }
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(broken(error)),
+            }
+        }
+    }
+
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), PeerError> {
         let begun = Instant::now();
         let time =
@@ -347,10 +389,6 @@ impl<S: Stream> Peer<S> {
 const WORK_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// How long to look away from long work, which calls us when it is done.
 const WORK_PAUSE: Duration = Duration::from_millis(20);
-/// What is read of a message that may be a short one.
-const WAITING_PIECE_BYTES: usize = 4 << 10;
-/// What is read from a stream at once.
-const PIECE_BYTES: usize = 64 << 10;
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
@@ -418,7 +456,7 @@ mod tests {
             said(b"HTTP/1.1 400 Bad Request\r\n", false).contains("another protocol (began with \"HTTP\")")
         );
         assert!(said(b"SWLT\0\x63\0\0", false).contains("version 99"));
-        assert!(said(b"SWLT\0\x03\x07\0", false).contains("security 7"));
+        assert!(said(b"SWLT\0\x04\x07\0", false).contains("security 7"));
         assert!(said(b"SWL", false).contains("silent"));
         assert!(said(b"", false).contains("silent"));
         assert!(said(b"SWL", true).contains("closed"));

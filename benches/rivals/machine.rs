@@ -43,6 +43,11 @@ impl Machine {
     }
 }
 
+/// The kind of file system that a directory lies on.
+pub fn file_system(root: &Path) -> String {
+    Mount::of(root).map_or("unknown file system".to_owned(), |mount| mount.kind)
+}
+
 /// Whether a program can be run.
 pub fn has(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())

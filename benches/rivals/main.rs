@@ -17,6 +17,7 @@ mod figures;
 mod links;
 mod machine;
 mod measure;
+mod memory;
 mod network;
 mod options;
 mod ours;
@@ -27,6 +28,7 @@ mod report;
 mod room;
 mod rsync;
 mod scale;
+mod stalls;
 mod swift;
 mod table;
 mod workshop;
@@ -47,9 +49,18 @@ use swift::Swift;
 type Section = fn(&Options, &Path, &mut Figures);
 
 /// Every section, in the order in which they run.
-const SECTIONS: &[(&str, Section)] = &[("pairs", pairs::run), ("links", links::run), ("scale", scale::run)];
+const SECTIONS: &[(&str, Section)] = &[
+    ("pairs", pairs::run),
+    ("links", links::run),
+    ("memory", memory::run),
+    ("scale", scale::run),
+    ("stalls", stalls::run),
+];
 
 fn main() -> ExitCode {
+    if stalls::ran_as_writer() {
+        return ExitCode::SUCCESS;
+    }
     let options = Options::parse();
     if let Some(earlier) = &options.render {
         let text = fs::read_to_string(earlier).expect("the figures of an earlier run");

@@ -39,6 +39,12 @@ pub struct Options {
     /// A virtual environment with OpenStack Swift, whose own replicator then takes part [default: SWIFTLET_SWIFT_VENV].
     #[arg(long)]
     swift_venv: Option<PathBuf>,
+    /// Megabytes of the database that ships while writers write [default: 2500, or 20 with --quick].
+    #[arg(long)]
+    pub stalls_mb: Option<u64>,
+    /// Only these of the section stalls, comma-separated: file systems (given, xfs, ext4), cases and contenders.
+    #[arg(long, value_delimiter = ',')]
+    pub stalls: Vec<String>,
     /// Where the figures go as JSON.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/rivals.json"))]
     pub json: PathBuf,

@@ -1,9 +1,9 @@
 //! Two of our agents: a daemon that serves on one node, `agent --once` on the other.
 
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use swiftlet::hash_path::PartShift;
@@ -56,15 +56,23 @@ impl Agents {
         agents
     }
 
-    fn conf(&self, node: &str) -> PathBuf {
+    /// Where everything of both nodes lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A node's configuration.
+    pub fn conf(&self, node: &str) -> PathBuf {
         self.root.join(format!("{node}.conf"))
     }
 
-    fn device(&self, node: &str) -> PathBuf {
+    /// A node's one device.
+    pub fn device(&self, node: &str) -> PathBuf {
         self.root.join("devices").join(node)
     }
 
-    fn database(&self, node: &str) -> PathBuf {
+    /// Where a node keeps the database.
+    pub fn database(&self, node: &str) -> PathBuf {
         workshop::hash_dir(&self.device(node)).dir().join(format!("{}.db", workshop::hash()))
     }
 
@@ -72,14 +80,40 @@ impl Agents {
         File::options().create(true).append(true).open(self.root.join("log")).expect("a log")
     }
 
-    fn serve(&self) -> Server {
+    /// Where a node's container server would listen.
+    pub fn container_server(&self, node: &str) -> SocketAddr {
+        let [sender, receiver] = self.ground.link.addresses;
+        SocketAddr::from((if node == "a" { sender } else { receiver }, self.called - 1))
+    }
+
+    /// A node's daemon, which serves its peers and runs no passes.
+    pub fn serve(&self, node: &str) -> Server {
         let mut command = self.ground.link.receiver.command(AGENT);
-        command.arg("--config").arg(self.conf("b"));
+        command.arg("--config").arg(self.conf(node));
         command.stdin(Stdio::null()).stdout(self.log()).stderr(self.log());
         let mut server = Server(command.spawn().expect("an agent"));
         await_listener(&mut server.0, self.own);
         server
     }
+
+    /// One pass of a node, yet to be started.
+    fn once(&self, node: &str) -> Command {
+        let mut command = self.ground.link.sender.command(AGENT);
+        command.arg("--config").arg(self.conf(node)).args(["--once", "--json"]).stderr(self.log());
+        command
+    }
+
+    /// One pass of a node: what it says that it did.
+    pub fn pass(&self, node: &str) -> String {
+        let finished = watch(&mut self.once(node), None);
+        ways(&serde_json::from_str(&finished.output).expect("the report as JSON"))
+    }
+}
+
+/// In Swift's words, as far as there are any, what a pass did.
+fn ways(report: &Value) -> String {
+    let happened = |key: &&str| report[*key].as_u64().is_some_and(|count| count > 0);
+    WAYS.into_iter().filter(happened).collect::<Vec<_>>().join(" ")
 }
 
 /// A ring of two devices, `a` and `b`, each with a replica of everything, and the `swift.conf` beside it.
@@ -130,11 +164,10 @@ impl Contender for Agents {
             workshop::copy(old, &self.database("b"));
         }
         let expected = Contents::of(&pair.new);
-        let server = self.serve();
+        let server = self.serve("b");
         let link = &self.ground.link;
         let delay = link.stretch(self.called, self.own);
-        let mut command = link.sender.command(AGENT);
-        command.arg("--config").arg(self.conf("a")).args(["--once", "--json"]).stderr(self.log());
+        let mut command = self.once("a");
         self.ground.caches.settle();
         let carried = link.count();
         let finished = watch(&mut command, Some(&server.0));
@@ -148,8 +181,6 @@ impl Contender for Agents {
         }
         drop(server);
         fs::remove_dir_all(self.root.join("devices")).expect("devices to remove");
-        let way = ["no_change", "hashmatch", "diff", "rsync", "remote_merge", "delta", "full"];
-        let way: Vec<&str> = way.into_iter().filter(|key| count(key) > 0).collect();
         let told_bytes = count("bytes_sent") + count("bytes_received");
         Ok(Measured {
             seconds: finished.seconds,
@@ -158,7 +189,10 @@ impl Contender for Agents {
             payload_bytes: Some(delay.map_or(told_bytes, |delay| delay.carried())),
             sender: finished.memory.or(Memory { anonymous_kib: count("peak_anon_kib"), resident_kib: 0 }),
             receiver: finished.server,
-            way: way.join(" "),
+            way: ways(&report),
         })
     }
 }
+
+const WAYS: [&str; 8] =
+    ["no_change", "hashmatch", "diff", "rsync", "remote_merge", "delta", "full", "failure"];

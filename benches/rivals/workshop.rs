@@ -1,12 +1,13 @@
 //! The pairs: one container as two nodes hold it. All come from one database, so that they can be compared.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use swiftlet::broker::{Broker, fresh_id};
-use swiftlet::drive::HashDir;
+use swiftlet::drive::{HashDir, holes};
 use swiftlet::hash_path::{Hash, HashSalt, PartShift};
 use swiftlet::replica::{Metadata, MetadataItem, PolicyIndex, ReplicaId, Row};
 use swiftlet::timestamp::{Stamp, Timestamp};
@@ -68,8 +69,25 @@ pub fn needed_bytes(rows: u64) -> u64 {
 /// Copies a database to where a run wants it, down to the disk, so that no run pays for another's writes.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to.parent().expect("a directory")).expect("a directory");
-    fs::copy(from, to).expect("a copy");
-    File::open(to).and_then(|file| file.sync_all()).expect("the copy on disk");
+    let file = copy_around_holes(from, to).expect("a copy");
+    file.sync_all().expect("the copy on disk");
+}
+
+/// A copy that takes no more of the disk than the original.
+fn copy_around_holes(from: &Path, to: &Path) -> io::Result<File> {
+    let (from, to) = (File::open(from)?, File::create(to)?);
+    let (mut piece, mut offset) = (vec![0; 1 << 20], 0);
+    loop {
+        match holes::read(&from, offset, &mut piece)? {
+            0 => break,
+            read => {
+                holes::write_around_zeros(&to, offset, &piece[..read])?;
+                offset += read as u64;
+            }
+        }
+    }
+    to.set_len(offset)?;
+    Ok(to)
 }
 
 /// The database that the pairs come from, and what it was at 40 % of its rows.
@@ -93,12 +111,17 @@ impl Workshop {
         Workshop { root: root.to_owned(), rows, base, half, sender }
     }
 
+    /// The base database, for what is to change in every pair.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// Makes one pair.
     pub fn pair(&self, name: &'static str) -> Pair {
         let dir = self.root.join(name);
         fs::create_dir_all(&dir).expect("a directory");
         let (new, old) = (dir.join("new.db"), dir.join("old.db"));
-        fs::copy(&self.base, &new).expect("a copy");
+        copy(&self.base, &new);
         match name {
             "reorder1k" => {
                 create(&dir, &old, &fresh_id("b"));
@@ -130,7 +153,7 @@ impl Workshop {
 
     /// The receiver's file: an id of its own, and all of the sender's rows so far known to be there.
     fn receive(&self, from: &Path, to: &Path) {
-        fs::copy(from, to).expect("a copy");
+        copy(from, to);
         let mut broker = Broker::open_file(to).expect("a database");
         broker.new_id(&self.sender, fresh_id("b")).expect("a new id");
     }
@@ -165,7 +188,8 @@ impl Workshop {
     }
 }
 
-fn create(workshop: &Path, path: &Path, id: &ReplicaId) {
+/// Makes an empty database with this id at `path`; other files that takes are made beside `workshop` and removed.
+pub fn create(workshop: &Path, path: &Path, id: &ReplicaId) {
     let device = workshop.join("making");
     let home = hash_dir(&device);
     let born = Timestamp::from_seconds(BORN_SECS as f64).expect("a time");
@@ -193,7 +217,7 @@ fn numbers(range: std::ops::Range<u64>) -> impl Iterator<Item = Row> {
 }
 
 /// The object of that number; always the same. As Swift's JSON a row is 227 bytes, of which 23 are random.
-fn row(number: u64) -> Row {
+pub fn row(number: u64) -> Row {
     let mut random = Random(SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     random.next();
     Row {

@@ -132,6 +132,16 @@ impl Broker {
         Ok(Broker { home: None, db, retiring: None, patience, repeats: Repeats::default() })
     }
 
+    /// Bounds what SQLite keeps in memory of all databases that this process has open. Caches that would grow beyond it
+    /// drop other pages first; what a statement cannot do without is not refused.
+    pub fn bound_caches(bytes: u64) {
+        // The limit is one of the whole process, whatever connection it is set through.
+        let set = Connection::open_in_memory()
+            .and_then(|conn| conn.query_row(&format!("PRAGMA soft_heap_limit = {bytes}"), [], |_| Ok(())));
+        // Without it each cache is still bounded by itself.
+        set.unwrap_or_else(|error| log::warn!("SQLite's caches have no common bound: {error}"));
+    }
+
     /// Creates a container that is not there yet, whole or not at all (`swift/common/db.py: initialize`).
     ///
     /// # Errors

@@ -16,6 +16,20 @@ use crate::replica::ShardRange;
 use crate::timestamp::Stamp;
 
 impl Broker {
+    /// How many shard ranges there are.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] but `Exists`.
+    pub fn shard_range_count(&mut self) -> Result<u64, BrokerError> {
+        self.db.read(|conn, schema| {
+            if !schema.ranges {
+                return Ok(0);
+            }
+            let mut count = conn.prepare_cached("SELECT count(*) FROM shard_range")?;
+            Ok(count.query_row([], |row| row.get::<_, i64>(0))?.unsigned_abs())
+        })
+    }
+
     /// Every shard range, deleted ones and the container's own included, in Swift's order
     /// (`swift/container/backend.py: get_all_shard_range_data`).
     ///

@@ -10,8 +10,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::{Exit, RunOptions, Verbosity, complain, print};
+use crate::broker::Broker;
 use crate::config::Config;
 use crate::daemon::{self, Signals, unix_now};
+use crate::drive::keep_heap_small;
 use crate::node::Node;
 use crate::pass::{self, Observer, PassLock, PassLockError, Scope};
 use crate::report::logger::{self, LogSettings};
@@ -23,6 +25,7 @@ use crate::tally::Tally;
 
 /// Runs the agent until its pass is over or it is told to stop.
 pub fn run(options: RunOptions) -> Exit {
+    keep_heap_small();
     let config = match Config::load(&options.config) {
         Ok(config) => config,
         Err(error) => return complain(error),
@@ -59,6 +62,7 @@ fn once(config: Config, options: &RunOptions, stop: Stop) -> Exit {
         Ok(node) => node,
         Err(error) => return complain(error),
     };
+    Broker::bound_caches(node.caches_bytes);
     let scope = Scope { devices: options.devices.clone(), partitions: options.partitions.clone() };
     if let Some(error) = unknown_devices(&node, &scope) {
         return complain(error);

@@ -177,11 +177,24 @@ pub struct AgentOptions {
     /// `agent_memory_budget`: what all workers together may allocate, in bytes or with `KiB`, `MiB`, `GiB`; at least
     /// 1 MiB, default 32 MiB.
     pub memory_budget_bytes: u64,
+    /// `agent_compress`: whether what is sent of a file is compressed; default `auto`.
+    pub compress: Compress,
     /// `agent_full_check_interval`: within how many seconds every database is opened and introduced to its peers at least
     /// once, changed or not; default a day.
     pub full_check_interval: Duration,
     /// `agent_swift_conf`: another `swift.conf` than the one in `swift_dir`, or else in `/etc/swift`.
     pub swift_conf: Option<PathBuf>,
+}
+
+/// Whether what is sent of a file is compressed. Rows always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compress {
+    /// Where the link is slower than the compressor.
+    Auto,
+    /// Always.
+    Yes,
+    /// Never.
+    No,
 }
 
 /// Something in the conf file that works, but not for ever.
@@ -341,6 +354,7 @@ impl AgentOptions {
             port_offset: typed.whole("agent_port_offset", 0..=u16::MAX, 1000)?,
             passes: typed.yes_or_no("agent_passes", true)?,
             memory_budget_bytes: typed.bytes("agent_memory_budget", 1 << 20..=u64::MAX, 32 << 20)?,
+            compress: typed.compress("agent_compress")?,
             full_check_interval: typed.seconds("agent_full_check_interval", 86400.0)?,
             swift_conf: typed.set("agent_swift_conf").map(PathBuf::from),
         })
@@ -527,6 +541,18 @@ impl<'a> Typed<'a> {
             Some(word) if is_true(word) => Ok(true),
             Some(word) if ["no", "false", "off", "0"].contains(&word.to_lowercase().as_str()) => Ok(false),
             Some(word) => Err(bad(option, word, "yes or no")),
+        }
+    }
+
+    fn compress(&self, option: &'static str) -> Result<Compress, ConfigError> {
+        match self.given(option) {
+            None => Ok(Compress::Auto),
+            Some(word) if word.eq_ignore_ascii_case("auto") => Ok(Compress::Auto),
+            Some(word) => match self.yes_or_no(option, true) {
+                Ok(true) => Ok(Compress::Yes),
+                Ok(false) => Ok(Compress::No),
+                Err(_) => Err(bad(option, word, "auto, yes or no")),
+            },
         }
     }
 
@@ -768,7 +794,8 @@ impl From<IniError> for ConfigError {
 }
 
 /// The options of our own.
-const AGENT_OPTIONS: [&str; 5] = [
+const AGENT_OPTIONS: [&str; 6] = [
+    "agent_compress",
     "agent_full_check_interval",
     "agent_memory_budget",
     "agent_passes",
@@ -843,8 +870,9 @@ mod tests {
                 port_offset: 1000,
                 passes: true,
                 memory_budget_bytes: 32 << 20,
+                compress: Compress::Auto,
                 full_check_interval: Duration::from_secs(86400),
-                swift_conf: None
+                swift_conf: None,
             }
         );
         assert_eq!(config.warnings, []);
@@ -859,7 +887,7 @@ mod tests {
              log_udp_port = 5\nlog_max_line_length = 6\nlog_statsd_host = s\nlog_statsd_port = 7\n\
              log_statsd_default_sample_rate = 0.5\nlog_statsd_sample_rate_factor = 2\nlog_statsd_metric_prefix = p\n\
              statsd_emit_legacy = no\nagent_port_offset = 0\nagent_passes = no\nagent_memory_budget = 2 GiB\n\
-             agent_swift_conf = /c\nrun_pause = 4\n",
+             agent_compress = no\nagent_swift_conf = /c\nrun_pause = 4\n",
         )
         .expect("all good");
         assert_eq!(config.swift_dir, Path::new("/r"));
@@ -878,6 +906,7 @@ mod tests {
         assert_eq!((statsd.metric_prefix.as_str(), statsd.emit_legacy), ("p", false));
         assert_eq!((config.agent.port_offset, config.agent.passes), (0, false));
         assert_eq!(config.agent.memory_budget_bytes, 2 << 30);
+        assert_eq!(config.agent.compress, Compress::No);
         assert_eq!(config.agent.swift_conf.as_deref(), Some(Path::new("/c")));
         assert_eq!(config.interval, Duration::from_secs(4));
         assert_eq!(config.warnings, [Warning::RunPause { ignored: false }]);
@@ -913,6 +942,7 @@ mod tests {
             ("devices", &["/"], &[""]),
             ("agent_port_offset", &["0", "59334"], &["59335", "65536", "-1"]),
             ("agent_passes", &["yes", "No", "off"], &["enabled", ""]),
+            ("agent_compress", &["auto", "Auto", "yes", "No", "off"], &["fast", "", "zstd"]),
             (
                 "agent_memory_budget",
                 &["1048576", "1024KiB", "1 mib", "17179869183GiB"],
@@ -938,8 +968,8 @@ mod tests {
             ("bind_port = 65000", "bind_port 65000 + agent_port_offset 1000: above the last port, 65535"),
             (
                 "agent_pases = no",
-                "agent_pases: no such option, known are agent_full_check_interval, agent_memory_budget, agent_passes, agent_port_offset, \
-                 agent_swift_conf",
+                "agent_pases: no such option, known are agent_compress, agent_full_check_interval, agent_memory_budget, \
+                 agent_passes, agent_port_offset, agent_swift_conf",
             ),
             ("lonely", "container-server.conf:2: expected `name = value`"),
             ("a = %(b)s", "[container-replicator] a: refers to an option \"b\" that is not set"),

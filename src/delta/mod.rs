@@ -2,28 +2,35 @@
 //!
 //! The receiver has an older file, the *basis*; the sender has the *new* one. SQLite changes a file by pages: a page
 //! stays where it is, and inside it cells are added, dropped and pushed together. So the two compare what lies at the
-//! same place first, coarse to fine, and only within pages that differ do they look for bytes that moved.
+//! same place first, coarse to fine; pages that are not there are looked up in all of the basis; and only within pages
+//! that are nowhere do they look for bytes that moved.
 //!
 //! 1. The sender says the [`Geometry`] of the new file. Both cut their file in [`Window`]s at the same offsets.
 //! 2. The sender says a [`WindowDigest`] for each window; the receiver has the same of the basis, as far as it goes.
 //!    An equal window costs those 16 bytes and is taken from the basis.
-//! 3. For a window that differs the receiver says [`PageDigests`] of the basis; the sender answers with the
-//!    [`PageSet`] of the pages that differ.
-//! 4. The receiver says a [`Signature`] of just those pages, as the basis has them.
-//! 5. The sender says a patch ([`make_patch`]): what of the window that signature finds, and the rest in full.
-//! 6. The receiver makes the window of it ([`apply_patch`]), which must have the digest of step 2. If it has not, the
-//!    sender is asked for [`PageSet::all`] without a signature, which fails only where a file or a peer is unsound.
-//!    Both feed every window to a [`FileDigest`], and the file is used only if the two agree.
+//! 3. Of a window that differs the sender says [`PageDigests`]. The receiver takes each page that it has, in its place or
+//!    elsewhere ([`PageIndex`]).
+//! 4. Of the [`PageSet`] of the others it says [`BlockDigests`], and where there is hope in that ([`Hope`]) a rolling
+//!    [`Signature`], as the basis has them in their places.
+//! 5. The sender says a patch ([`make_patch`]): the blocks that changed; and of pages where most of them did, what the
+//!    signature does not find.
+//! 6. The receiver makes the window of it ([`apply_patch`]), which must have the digest of step 2. If it has not, it asks
+//!    for [`PageSet::all`] with nothing known, which fails only where a file or a peer is unsound, or the file was written
+//!    to. Both put every window into a [`WindowTree`], and the file is used only if the two agree.
 //!
 //! Nothing here reads a file or talks to anyone: windows come in as slices, messages go out as bytes. What a peer sent
 //! goes through a `parse` that bounds it by the window it is about, so that the worst lie costs one window sent again
-//! and [`window_memory_bytes`]. Digests of pages and hashes of blocks are short, because the window's digest stands
+//! and [`Geometry::memory_bytes`]. Digests of pages and hashes of blocks are short, because the window's digest stands
 //! behind them, and the file's behind that.
 //!
 //! The page at 1 GiB, where SQLite keeps its lock bytes, has no content, but it is treated like any other: two files
 //! that SQLite wrote have the same zeros there.
 
+mod blocks;
+mod digest;
 mod literals;
+mod moved;
+mod pace;
 mod pages;
 mod patch;
 mod rolling;
@@ -31,19 +38,27 @@ mod rolling;
 use std::fmt;
 use std::ops::Range;
 
-pub use literals::{BadFrame, compress_literals, decompress, decompress_up_to};
+pub use blocks::{BadBlocks, BlockDigests};
+pub use digest::{WindowDigest, WindowNode, WindowTree};
+pub use literals::{BadFrame, Packer, Piece, Unpacker, compress_literals, decompress_up_to};
+pub use moved::PageIndex;
+pub use pace::{Pace, Packing};
 pub use pages::{BadPages, PageDigest, PageDigests, PageSet};
-pub use patch::{BadPatch, PATCH_OVERHEAD_BYTES, apply_patch, make_patch};
-pub use rolling::{BadSignature, Signature};
+pub use patch::{Applied, BadPatch, apply_patch, make_patch, patch_limit_bytes};
+pub use rolling::{BadSignature, Hope, Signature};
 
-/// The largest file that a delta is made of: far beyond any container, and still few enough windows to count in 32 bits.
-pub const FILE_BYTES_LIMIT: u64 = 1 << 40;
+/// The most windows of one file. Both ends remember a digest of each: 2 MiB of them.
+pub const WINDOWS_LIMIT: u32 = 1 << 16;
+/// The largest file that can be cut into so many windows: far beyond any container.
+pub const FILE_BYTES_LIMIT: u64 = LARGEST_WINDOW_BYTES as u64 * WINDOWS_LIMIT as u64;
 /// SQLite's smallest and largest page.
 pub const PAGE_BYTES: std::ops::RangeInclusive<u32> = 512..=65536;
-/// The smallest and largest window. Smaller ones cost digests and exchanges, larger ones memory at both ends.
-pub const WINDOW_BYTES: std::ops::RangeInclusive<u32> = 256 * 1024..=4 * 1024 * 1024;
-/// The window to use where nothing speaks for another.
-pub const DEFAULT_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The smallest window, for when memory is short. Smaller ones would cost digests and exchanges.
+pub const SMALLEST_WINDOW_BYTES: u32 = 64 * 1024;
+/// The window to use otherwise: it stays in a processor's cache from one step to the next.
+pub const USUAL_WINDOW_BYTES: u32 = 256 * 1024;
+/// The largest window, for files that would have too many otherwise. It costs memory at both ends.
+pub const LARGEST_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// How the new file is cut: windows of one size, the last of them perhaps shorter, each of whole pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +73,9 @@ pub struct Geometry {
 pub enum BadGeometry {
     /// Not a size that SQLite's pages have.
     PageBytes(u32),
-    /// Outside [`WINDOW_BYTES`], or not a whole number of pages.
+    /// Not a power of two from [`SMALLEST_WINDOW_BYTES`] to [`LARGEST_WINDOW_BYTES`].
     WindowBytes(u32),
-    /// Over [`FILE_BYTES_LIMIT`], or not a whole number of pages. Such a file goes as a full copy.
+    /// More than [`WINDOWS_LIMIT`] windows, or not a whole number of pages.
     FileBytes(u64),
 }
 
@@ -85,13 +100,55 @@ impl Geometry {
         if !PAGE_BYTES.contains(&page_bytes) || !page_bytes.is_power_of_two() {
             return Err(BadGeometry::PageBytes(page_bytes));
         }
-        if !WINDOW_BYTES.contains(&window_bytes) || window_bytes % page_bytes != 0 {
+        let window_sizes = SMALLEST_WINDOW_BYTES..=LARGEST_WINDOW_BYTES;
+        if !window_sizes.contains(&window_bytes) || !window_bytes.is_power_of_two() {
             return Err(BadGeometry::WindowBytes(window_bytes));
         }
-        if file_bytes > FILE_BYTES_LIMIT || file_bytes % u64::from(page_bytes) != 0 {
+        let most_bytes = u64::from(window_bytes) * u64::from(WINDOWS_LIMIT);
+        if file_bytes > most_bytes || file_bytes % u64::from(page_bytes) != 0 {
             return Err(BadGeometry::FileBytes(file_bytes));
         }
         Ok(Geometry { file_bytes, page_bytes, window_bytes })
+    }
+
+    /// The geometry that a file is offered in by somebody who has so much memory for it: the usual windows, or smaller
+    /// ones where those take more, but always so large that there are not too many.
+    ///
+    /// # Errors
+    /// As [`Geometry::new`].
+    pub fn within(memory_bytes: u64, file_bytes: u64, page_bytes: u32) -> Result<Geometry, BadGeometry> {
+        let mut window_bytes = SMALLEST_WINDOW_BYTES;
+        loop {
+            let geometry = Geometry::new(file_bytes, page_bytes, window_bytes);
+            let larger = Geometry { file_bytes, page_bytes, window_bytes: window_bytes * 2 };
+            let is_small = window_bytes < USUAL_WINDOW_BYTES && larger.memory_bytes() <= memory_bytes;
+            let are_too_many = file_bytes > u64::from(window_bytes) * u64::from(WINDOWS_LIMIT);
+            if window_bytes == LARGEST_WINDOW_BYTES || !(is_small || are_too_many) {
+                return geometry;
+            }
+            window_bytes *= 2;
+        }
+    }
+
+    /// What shipping or taking in such a file takes at most, at either end and whatever the peer sends, in bytes; for a
+    /// driver that has a budget. A receiver that has more can use [`PageIndex::BYTES`].
+    ///
+    /// In full, a window is read, in line, being compressed, being sent; or being received, unpacked, in line, being
+    /// written: six at most. In a delta the sender's peak is in [`make_patch`]: the window, its pages that were pushed
+    /// about, the script, all that is sent, and that compressed, make five windows, and a signature with its index 1.6.
+    /// The receiver's is in [`apply_patch`]: the window, patch, body, the basis' pages and the new ones make five.
+    pub fn memory_bytes(self) -> u64 {
+        u64::from(self.window_bytes) * 7
+            + literals::ZSTD_MEMORY_BYTES as u64
+            + u64::from(self.window_count()) * WINDOW_KEPT_BYTES
+    }
+
+    /// The same cut of a file that has another length by now.
+    ///
+    /// # Errors
+    /// As [`Geometry::new`].
+    pub fn resized(self, file_bytes: u64) -> Result<Geometry, BadGeometry> {
+        Geometry::new(file_bytes, self.page_bytes, self.window_bytes)
     }
 
     /// Bytes of the new file.
@@ -109,8 +166,7 @@ impl Geometry {
         self.window_bytes
     }
 
-    /// How many windows there are: 0 for an empty file, at most 2^22. Their digests may come to 64 MiB, so say them
-    /// in batches.
+    /// How many windows there are: 0 for an empty file, at most [`WINDOWS_LIMIT`].
     pub fn window_count(self) -> u32 {
         self.file_bytes.div_ceil(u64::from(self.window_bytes)) as u32
     }
@@ -147,7 +203,7 @@ impl Window {
         self.bytes
     }
 
-    /// How many pages it has in the new file: 4 to 8192, or fewer in the last window.
+    /// How many pages it has in the new file: 1 to 8192, or fewer in the last window.
     pub fn page_count(self) -> usize {
         self.bytes / self.page_bytes
     }
@@ -165,27 +221,6 @@ impl Window {
     }
 }
 
-/// What one window in hand takes at most, at either end and whatever the peer sends, in bytes; for a driver that has
-/// a budget.
-///
-/// The sender's peak is in [`make_patch`]: the window, its pages that differ, the script, and that compressed, make
-/// four windows, and a signature with its index 1.6. The receiver's is in [`apply_patch`]: basis, patch, script, the
-/// basis' pages and the new ones make five.
-pub const fn window_memory_bytes(window_bytes: u32) -> usize {
-    window_bytes as usize * 6 + literals::ZSTD_MEMORY_BYTES
-}
-
-/// Stands for the content of one window of the new file: BLAKE3, cut to 16 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct WindowDigest(pub [u8; 16]);
-
-impl WindowDigest {
-    /// Of a window's bytes, or of what the basis has of them.
-    pub fn of(bytes: &[u8]) -> WindowDigest {
-        WindowDigest(blake3_start(bytes))
-    }
-}
-
 /// The first bytes of a BLAKE3 hash.
 fn blake3_start<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut start = [0; N];
@@ -193,27 +228,8 @@ fn blake3_start<const N: usize>(bytes: &[u8]) -> [u8; N] {
     start
 }
 
-/// The digest of a whole file, fed window by window in order: BLAKE3, 32 bytes.
-#[derive(Debug, Clone, Default)]
-pub struct FileDigest(blake3::Hasher);
-
-impl FileDigest {
-    /// Of nothing yet.
-    pub fn new() -> FileDigest {
-        FileDigest::default()
-    }
-
-    /// Takes in the next bytes of the file.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Of all that was fed.
-    pub fn finish(&self) -> [u8; 32] {
-        *self.0.finalize().as_bytes()
-    }
-}
-
+/// What is kept of each window: its node, and that it differs.
+const WINDOW_KEPT_BYTES: u64 = 64;
 /// The most pages that [`sample`] picks.
 pub const SAMPLE_LIMIT: u32 = 4096;
 
@@ -250,13 +266,21 @@ mod tests {
         window_digests: usize,
         page_digests: usize,
         page_sets: usize,
+        blocks: usize,
         signatures: usize,
         patches: usize,
+        /// Windows that were sent again, because digests of blocks matched by chance.
+        again: usize,
     }
 
     impl Wire {
         fn total(&self) -> usize {
-            self.window_digests + self.page_digests + self.page_sets + self.signatures + self.patches
+            self.window_digests
+                + self.page_digests
+                + self.page_sets
+                + self.blocks
+                + self.signatures
+                + self.patches
         }
     }
 
@@ -264,45 +288,108 @@ mod tests {
         &file[range.start as usize..range.end as usize]
     }
 
+    /// The pages of a file that differ from what stands in their place in another.
+    fn index_of(geometry: Geometry, old: &[u8]) -> PageIndex {
+        let mut index = PageIndex::within(PageIndex::BYTES);
+        for (page, number) in old.chunks_exact(geometry.page_bytes() as usize).zip(0..) {
+            index.add(PageDigest::of(page), number);
+        }
+        index.sort();
+        index
+    }
+
+    /// A window as the receiver has it before a patch: which pages it lacks, and how many of those have something in
+    /// their place.
+    fn found(
+        window: Window,
+        old: &[u8],
+        index: &PageIndex,
+        digests: &PageDigests,
+    ) -> (Vec<u8>, PageSet, usize) {
+        let basis = part(old, window.basis_range(old.len() as u64));
+        let mut so_far = basis.to_vec();
+        so_far.resize(window.bytes(), 0);
+        let (mut lacking, mut with_basis) = (PageSet::of(window, |_| false), 0);
+        for (nth, digest) in digests.iter().enumerate() {
+            let here = window.page(basis, nth);
+            if here.is_some_and(|page| PageDigest::of(page) == digest) {
+                continue;
+            }
+            match index.find(digest).next() {
+                Some(page) => so_far[nth * window.page_bytes..][..window.page_bytes]
+                    .copy_from_slice(&old[page as usize * window.page_bytes..][..window.page_bytes]),
+                None => {
+                    lacking.insert(nth);
+                    with_basis += usize::from(here.is_some());
+                }
+            }
+        }
+        (so_far, lacking, with_basis)
+    }
+
     /// The whole conversation, every message through its bytes; what the receiver ends with, and what it took.
     fn converse(geometry: Geometry, old: &[u8], new: &[u8]) -> (Vec<u8>, Wire) {
-        let (mut made, mut wire) = (Vec::new(), Wire::default());
-        let (mut announced, mut found) = (FileDigest::new(), FileDigest::new());
-        for window in geometry.windows() {
+        let (mut made, mut wire, mut packer, mut hope) =
+            (Vec::new(), Wire::default(), Packer::new(), Hope::default());
+        let (mut announced, mut rebuilt) = (WindowTree::default(), WindowTree::default());
+        let index = index_of(geometry, old);
+        for (number, window) in (0..).zip(geometry.windows()) {
             let basis = part(old, window.basis_range(old.len() as u64));
             let new = &new[window.offset() as usize..][..window.bytes()];
-            let digest = WindowDigest::of(new);
+            let node = WindowNode::of(window, new);
+            let digest = node.digest();
             wire.window_digests += digest.0.len();
-            announced.feed(new);
-            if WindowDigest::of(basis) == digest {
-                found.feed(basis);
+            announced.set(number, node);
+            if basis.len() == new.len() && WindowDigest::of(window, basis) == digest {
+                rebuilt.set(number, node);
                 made.extend_from_slice(basis);
                 continue;
             }
-            let said = PageDigests::of(window, basis).to_bytes();
+            let said = PageDigests::of(window, new).to_bytes();
             wire.page_digests += said.len();
             let digests = PageDigests::parse(window, &said).expect("digests");
-            let said = PageSet::differing(window, new, &digests).to_bytes();
+            let (so_far, lacking, with_basis) = found(window, old, &index, &digests);
+            let said = lacking.to_bytes();
             wire.page_sets += said.len();
             let pages = PageSet::parse(window, &said).expect("a set");
-            let said = Signature::of(window, basis, &pages).to_bytes().to_vec();
-            wire.signatures += said.len();
-            let signature = Signature::parse(window, &pages, said).expect("a signature");
-            let said = make_patch(window, new, &pages, Some(&signature));
-            assert!(said.len() <= pages.len() * geometry.page_bytes() as usize + PATCH_OVERHEAD_BYTES);
+            let said = BlockDigests::of(window, basis, &lacking).to_bytes().to_vec();
+            wire.blocks += said.len();
+            let blocks = BlockDigests::parse(window, &pages, said).expect("digests of blocks");
+            let hoped = with_basis > 0 && hope.wants();
+            let signature = hoped.then(|| {
+                let said = Signature::of(window, basis, &lacking).to_bytes().to_vec();
+                wire.signatures += said.len();
+                Signature::parse(window, &pages, said).expect("a signature")
+            });
+            let signature = signature.as_ref();
+            let said = make_patch(window, new, &pages, &blocks, signature, &mut packer, Packing::Packed);
+            assert!(said.len() <= patch_limit_bytes(window, pages.len()));
             wire.patches += said.len();
-            let window_made = apply_patch(window, basis, &pages, &said, digest).expect("the window");
-            found.feed(&window_made);
-            made.extend(window_made);
+            let applied = match apply_patch(window, so_far.clone(), &lacking, with_basis, &said, digest) {
+                Err(BadPatch::WrongDigest) => {
+                    wire.again += 1;
+                    let (all, blocks) = (PageSet::all(window), BlockDigests::none());
+                    let said = make_patch(window, new, &all, &blocks, None, &mut packer, Packing::Packed);
+                    wire.patches += said.len();
+                    apply_patch(window, so_far, &all, 0, &said, digest)
+                }
+                applied => applied,
+            };
+            let applied = applied.expect("the window");
+            if hoped {
+                hope.learned(applied.signature_paid);
+            }
+            rebuilt.set(number, applied.node);
+            made.extend(applied.bytes);
         }
-        assert_eq!(found.finish(), announced.finish());
+        assert_eq!(rebuilt.finish(), announced.finish());
         (made, wire)
     }
 
     #[test]
     fn geometry_takes_sizes_up_to_their_limits() {
-        const WINDOW: u32 = DEFAULT_WINDOW_BYTES;
-        let (smallest, largest) = (*WINDOW_BYTES.start(), *WINDOW_BYTES.end());
+        let (smallest, largest) = (SMALLEST_WINDOW_BYTES, LARGEST_WINDOW_BYTES);
+        const WINDOW: u32 = 1 << 20;
         let bad_page = |bytes| Err(BadGeometry::PageBytes(bytes));
         let bad_window = |bytes| Err(BadGeometry::WindowBytes(bytes));
         let bad_file = |bytes| Err(BadGeometry::FileBytes(bytes));
@@ -311,9 +398,10 @@ mod tests {
             (4096, 4096, WINDOW, Ok(1)),
             (1 << 20, 4096, WINDOW, Ok(1)),
             ((1 << 20) + 4096, 4096, WINDOW, Ok(2)),
-            (FILE_BYTES_LIMIT, 512, smallest, Ok(1 << 22)),
-            (FILE_BYTES_LIMIT, 65536, largest, Ok(1 << 18)),
-            (FILE_BYTES_LIMIT + 4096, 4096, WINDOW, bad_file(FILE_BYTES_LIMIT + 4096)),
+            (1 << 32, 512, smallest, Ok(WINDOWS_LIMIT)),
+            ((1 << 32) + 512, 512, smallest, bad_file((1 << 32) + 512)),
+            (FILE_BYTES_LIMIT, 65536, largest, Ok(WINDOWS_LIMIT)),
+            (FILE_BYTES_LIMIT + 4096, 4096, largest, bad_file(FILE_BYTES_LIMIT + 4096)),
             (u64::MAX - 4095, 4096, WINDOW, bad_file(u64::MAX - 4095)),
             (1, 4096, WINDOW, bad_file(1)),
             (4097, 4096, WINDOW, bad_file(4097)),
@@ -326,13 +414,42 @@ mod tests {
             (0, 4096, 0, bad_window(0)),
             (0, 4096, 1, bad_window(1)),
             (0, 4096, smallest - 4096, bad_window(smallest - 4096)),
-            (0, 4096, smallest + 512, bad_window(smallest + 512)),
+            (0, 4096, smallest + 4096, bad_window(smallest + 4096)),
+            (0, 4096, smallest * 3, bad_window(smallest * 3)),
             (0, 4096, largest + 4096, bad_window(largest + 4096)),
             (0, 4096, u32::MAX, bad_window(u32::MAX)),
         ] {
             let count = Geometry::new(file, page, window).map(Geometry::window_count);
             assert_eq!(count, expected, "{file} bytes, pages of {page}, windows of {window}");
         }
+    }
+
+    #[test]
+    fn windows_are_as_large_as_is_of_use_and_memory_allows_and_never_too_many() {
+        let (small, usual, large) = (SMALLEST_WINDOW_BYTES, USUAL_WINDOW_BYTES, LARGEST_WINDOW_BYTES);
+        let within = |memory, bytes| Geometry::within(memory, bytes, 4096).map(Geometry::window_bytes);
+        let takes = |bytes, window| Geometry::new(bytes, 4096, window).expect("sound").memory_bytes();
+        let at_most = |window: u32| u64::from(window) * u64::from(WINDOWS_LIMIT);
+        const SOME: u64 = 1 << 30;
+        for (memory, bytes, window) in [
+            (0, 0, small),
+            (u64::MAX, 0, usual),
+            (0, SOME, small),
+            (takes(SOME, small * 2) - 1, SOME, small),
+            (takes(SOME, small * 2), SOME, small * 2),
+            (takes(SOME, usual) - 1, SOME, usual / 2),
+            (takes(SOME, usual), SOME, usual),
+            (u64::MAX, SOME, usual),
+            (0, at_most(small), small),
+            (0, at_most(small) + 4096, small * 2),
+            (u64::MAX, at_most(usual), usual),
+            (u64::MAX, at_most(usual) + 4096, usual * 2),
+            (0, FILE_BYTES_LIMIT, large),
+        ] {
+            assert_eq!(within(memory, bytes), Ok(window), "{bytes} bytes in {memory}");
+        }
+        let too_large = FILE_BYTES_LIMIT + 4096;
+        assert_eq!(within(0, too_large), Err(BadGeometry::FileBytes(too_large)));
     }
 
     #[test]
@@ -375,23 +492,61 @@ mod tests {
         let geometry = Geometry::new(file.len() as u64, 4096, 256 * 1024).expect("sound");
         let (made, wire) = converse(geometry, &[], &file);
         assert!(made == file);
-        assert_eq!(wire.page_digests, 0);
-        assert_eq!(wire.patches, file.len() + 2 * PATCH_OVERHEAD_BYTES);
+        assert_eq!((wire.blocks, wire.signatures), (0, 0));
+        assert_eq!(wire.patches, file.len() + 2 * 5);
     }
 
     #[test]
-    fn a_chance_match_of_page_digests_is_noticed_and_mended() {
+    fn pages_that_moved_are_not_sent() {
+        let old = Random(1).bytes(1 << 20);
+        let page = |number: usize| &old[number * 4096..][..4096];
+        // The other way round, with a few pages that are new.
+        let mut new: Vec<u8> = (0..256).rev().flat_map(page).copied().collect();
+        new[5 * 4096..7 * 4096].copy_from_slice(&Random(2).bytes(2 * 4096));
+        let geometry = Geometry::new(1 << 20, 4096, 256 * 1024).expect("sound");
+        let (made, wire) = converse(geometry, &old, &new);
+        assert!(made == new);
+        assert!(wire.patches < 2 * 4096 + 100, "{wire:?}");
+        assert_eq!(wire.page_digests, 256 * PageDigest::BYTES);
+    }
+
+    #[test]
+    fn bytes_that_were_pushed_about_in_a_page_are_found() {
+        let old = Random(1).bytes(256 * 1024);
+        let mut new = old.clone();
+        for page in [3, 4, 50] {
+            new[page * 4096..][..4096].rotate_right(100);
+        }
+        let geometry = Geometry::new(256 * 1024, 4096, 256 * 1024).expect("sound");
+        let (made, wire) = converse(geometry, &old, &new);
+        assert!(made == new);
+        assert!(wire.patches < 3 * 1000, "{wire:?}");
+    }
+
+    #[test]
+    fn a_chance_match_of_digests_is_noticed_and_mended() {
         let (old, new) = (Random(1).bytes(256 * 1024), Random(2).bytes(256 * 1024));
         let window =
             Geometry::new(256 * 1024, 4096, 256 * 1024).ok().and_then(|g| g.window(0)).expect("sound");
-        let announced = WindowDigest::of(&new);
-        let pages = PageSet::differing(window, &new, &PageDigests::of(window, &new));
-        let patch = make_patch(window, &new, &pages, None);
-        assert_eq!(apply_patch(window, &old, &pages, &patch, announced), Err(BadPatch::WrongDigest));
-        assert_eq!(apply_patch(window, &old[4096..], &pages, &patch, announced), Err(BadPatch::NoBasis));
+        let announced = WindowDigest::of(window, &new);
+        let mut packer = Packer::new();
+        let mut patch = |pages: &PageSet, blocks: &BlockDigests| {
+            make_patch(window, &new, pages, blocks, None, &mut packer, Packing::Packed)
+        };
+        // A page that is taken for one of ours.
+        let all_but_one = PageSet::of(window, |number| number != 7);
+        let said = patch(&all_but_one, &BlockDigests::none());
+        let made = apply_patch(window, old.clone(), &all_but_one, 0, &said, announced);
+        assert_eq!(made, Err(BadPatch::WrongDigest));
+        // A block that is.
         let all = PageSet::all(window);
-        let patch = make_patch(window, &new, &all, None);
-        assert!(apply_patch(window, &old, &all, &patch, announced) == Ok(new));
+        let mut digests = BlockDigests::of(window, &old, &all).to_bytes().to_vec();
+        digests[..2].copy_from_slice(&BlockDigests::of(window, &new, &all).to_bytes()[..2]);
+        let blocks = BlockDigests::parse(window, &all, digests).expect("as many");
+        let made = apply_patch(window, old.clone(), &all, 64, &patch(&all, &blocks), announced);
+        assert_eq!(made, Err(BadPatch::WrongDigest));
+        let made = apply_patch(window, old, &all, 0, &patch(&all, &BlockDigests::none()), announced);
+        assert!(made.is_ok_and(|made| made.bytes == new));
     }
 
     #[test]
@@ -399,12 +554,11 @@ mod tests {
         let (old, new) = (Random(1).bytes(256 * 1024), Random(2).bytes(256 * 1024));
         let window =
             Geometry::new(256 * 1024, 4096, 256 * 1024).ok().and_then(|g| g.window(0)).expect("sound");
-        let cut = &new[..100_000];
-        let pages = PageSet::differing(window, cut, &PageDigests::of(window, &old));
-        assert_eq!(pages.len(), 64);
-        let patch = make_patch(window, cut, &pages, None);
-        let announced = WindowDigest::of(&new);
-        assert_eq!(apply_patch(window, &old, &pages, &patch, announced), Err(BadPatch::Damaged));
+        let (cut, all) = (&new[..100_000], PageSet::all(window));
+        let (blocks, packing) = (BlockDigests::none(), Packing::Plain);
+        let patch = make_patch(window, cut, &all, &blocks, None, &mut Packer::new(), packing);
+        let announced = WindowDigest::of(window, &new);
+        assert_eq!(apply_patch(window, old, &all, 0, &patch, announced), Err(BadPatch::Damaged));
     }
 
     #[test]
@@ -437,15 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_digest_does_not_depend_on_the_cuts() {
-        let bytes = Random(1).bytes(100_000);
-        let mut digest = FileDigest::new();
-        bytes.chunks(777).for_each(|piece| digest.feed(piece));
-        assert_eq!(digest.finish(), *blake3::hash(&bytes).as_bytes());
-    }
-
-    #[test]
-    fn inserts_into_a_real_database_take_a_quarter_of_a_full_copy() {
+    fn what_happens_to_real_databases_takes_little_of_a_full_copy() {
         let room = tempfile::tempdir().expect("a temporary directory");
         let path = room.path().join("container.db");
         let mut random = Random(7);
@@ -453,7 +599,8 @@ mod tests {
         db.execute_batch(
             "CREATE TABLE object (ROWID INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, created_at TEXT, size INTEGER,
                  content_type TEXT, etag TEXT, deleted INTEGER DEFAULT 0, storage_policy_index INTEGER DEFAULT 0);
-             CREATE INDEX ix_object_deleted_name ON object (deleted, name);",
+             CREATE INDEX ix_object_deleted_name ON object (deleted, name);
+             CREATE TABLE junk (bytes); INSERT INTO junk VALUES (zeroblob(500000));",
         )
         .expect("tables");
         let mut insert = |rows: u64| {
@@ -472,14 +619,21 @@ mod tests {
         insert(50_000);
         let old = std::fs::read(&path).expect("a file");
         insert(1000);
-        let new = std::fs::read(&path).expect("a file");
-
-        let geometry = Geometry::new(new.len() as u64, 4096, DEFAULT_WINDOW_BYTES).expect("sound");
-        let (made, wire) = converse(geometry, &old, &new);
-        assert!(made == new);
-        let full_bytes: usize =
-            new.chunks(DEFAULT_WINDOW_BYTES as usize).map(|piece| compress_literals(piece).len()).sum();
-        assert!(wire.total() * 4 < full_bytes, "{wire:?} of {full_bytes}");
+        let inserted = std::fs::read(&path).expect("a file");
+        db.execute_batch("DROP TABLE junk").expect("room");
+        let with_room = std::fs::read(&path).expect("a file");
+        db.execute_batch("VACUUM").expect("vacuumed");
+        let vacuumed = std::fs::read(&path).expect("a file");
+        // Pages of the table move; those of the index are made anew.
+        for (old, new, part) in [(&old, &inserted, 5), (&with_room, &vacuumed, 2)] {
+            let geometry = Geometry::new(new.len() as u64, 4096, USUAL_WINDOW_BYTES).expect("sound");
+            let (made, wire) = converse(geometry, old, new);
+            assert!(made == *new);
+            let windows = new.chunks(USUAL_WINDOW_BYTES as usize);
+            let full_bytes: usize = windows.map(|piece| compress_literals(piece).len()).sum();
+            assert!(wire.total() * part < full_bytes, "{wire:?} of {full_bytes}");
+            assert!(wire.again <= 3, "{wire:?}");
+        }
     }
 
     /// What may happen to a file between two looks; places are taken modulo its length.
@@ -601,7 +755,7 @@ mod tests {
         fn a_lie_is_refused_or_harmless(
             seed in 1..u64::MAX,
             edits in proptest::collection::vec(edit(), 1..6),
-            step in 0..4,
+            step in 0..5,
             lie in lie(),
         ) {
             let tell = |now, message| if now == step { lie.tell(message) } else { message };
@@ -610,18 +764,24 @@ mod tests {
             let mut new = old.clone();
             edits.iter().for_each(|edit| edit.apply(&mut new, 4096, &mut random));
             let geometry = Geometry::new(new.len() as u64, 4096, 256 * 1024).expect("sound");
+            let index = index_of(geometry, &old);
             for window in geometry.windows() {
                 let basis = part(&old, window.basis_range(old.len() as u64));
                 let new = &new[window.offset() as usize..][..window.bytes()];
-                let said = tell(0, PageDigests::of(window, basis).to_bytes());
+                let said = tell(0, PageDigests::of(window, new).to_bytes());
                 let Ok(digests) = PageDigests::parse(window, &said) else { continue };
-                let honest = PageSet::differing(window, new, &digests);
-                let Ok(pages) = PageSet::parse(window, &tell(1, honest.to_bytes())) else { continue };
-                let said = tell(2, Signature::of(window, basis, &pages).to_bytes().to_vec());
-                let Ok(signature) = Signature::parse(window, &honest, said) else { continue };
-                let patch = tell(3, make_patch(window, new, &honest, Some(&signature)));
-                if let Ok(made) = apply_patch(window, basis, &pages, &patch, WindowDigest::of(new)) {
-                    prop_assert!(made == new);
+                let (so_far, lacking, with_basis) = found(window, &old, &index, &digests);
+                let Ok(pages) = PageSet::parse(window, &tell(1, lacking.to_bytes())) else { continue };
+                let said = tell(2, BlockDigests::of(window, basis, &lacking).to_bytes().to_vec());
+                let Ok(blocks) = BlockDigests::parse(window, &pages, said) else { continue };
+                let said = tell(3, Signature::of(window, basis, &lacking).to_bytes().to_vec());
+                let Ok(signature) = Signature::parse(window, &pages, said) else { continue };
+                let (mut packer, packing) = (Packer::new(), Packing::Packed);
+                let patch = make_patch(window, new, &pages, &blocks, Some(&signature), &mut packer, packing);
+                let patch = tell(4, patch);
+                let announced = WindowDigest::of(window, new);
+                if let Ok(made) = apply_patch(window, so_far, &lacking, with_basis, &patch, announced) {
+                    prop_assert!(made.bytes == new);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Which pages of a window differ: the receiver's digests of its pages, the sender's answer.
+//! What pages a window has, and which of them the receiver lacks: the sender's digests, the receiver's answer.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl PageDigest {
     }
 }
 
-/// The digests of the pages that the basis has of a window, in order.
+/// The digests of the pages of a window, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageDigests(Vec<PageDigest>);
 
@@ -55,7 +55,17 @@ impl PageDigests {
         PageDigests(pages.map(PageDigest::of).collect())
     }
 
-    /// There are none: the basis does not reach this window.
+    /// How many pages they are of.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// In the order of the pages.
+    pub fn iter(&self) -> impl Iterator<Item = PageDigest> {
+        self.0.iter().copied()
+    }
+
+    /// There are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -65,7 +75,7 @@ impl PageDigests {
         self.0.iter().flat_map(|digest| digest.0).collect()
     }
 
-    /// Reads what the receiver sent for a window: none, or up to as many as it has pages.
+    /// Reads what a sender sent for a window: none, or up to as many as it has pages.
     ///
     /// # Errors
     /// [`BadPages::Length`] if there are more, or one is cut.
@@ -82,23 +92,13 @@ impl PageDigests {
 pub struct PageSet(Vec<u8>);
 
 impl PageSet {
-    /// The pages of the new window that the basis has otherwise, or not at all.
-    pub fn differing(window: Window, new: &[u8], basis: &PageDigests) -> PageSet {
-        let same = |number| {
-            let (Some(page), Some(digest)) = (window.page(new, number), basis.0.get(number)) else {
-                return false;
-            };
-            PageDigest::of(page) == *digest
-        };
-        PageSet::of(window, |number| !same(number))
-    }
-
     /// Every page of the window, to send it in full.
     pub fn all(window: Window) -> PageSet {
         PageSet::of(window, |_| true)
     }
 
-    fn of(window: Window, has: impl Fn(usize) -> bool) -> PageSet {
+    /// The pages for which it holds.
+    pub fn of(window: Window, has: impl Fn(usize) -> bool) -> PageSet {
         let mut bits = vec![0; window.page_count().div_ceil(8)];
         (0..window.page_count())
             .filter(|&number| has(number))
@@ -106,12 +106,19 @@ impl PageSet {
         PageSet(bits)
     }
 
+    /// Puts a page in; one past the window's last is left out.
+    pub fn insert(&mut self, number: usize) {
+        if let Some(byte) = self.0.get_mut(number / 8) {
+            *byte |= 1 << (number % 8);
+        }
+    }
+
     /// As it is sent: at most 1 KiB.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.clone()
     }
 
-    /// Reads what the sender sent for a window.
+    /// Reads what a receiver sent for a window.
     ///
     /// # Errors
     /// [`BadPages`] if it is not of this window's length, or names a page that the window does not have.
@@ -129,6 +136,11 @@ impl PageSet {
     /// Whether it has a page.
     pub fn contains(&self, number: usize) -> bool {
         self.0.get(number / 8).is_some_and(|byte| byte & (1 << (number % 8)) != 0)
+    }
+
+    /// The numbers of its pages, ascending.
+    pub(super) fn numbers(&self, window: Window) -> impl Iterator<Item = usize> {
+        (0..window.page_count()).filter(|&number| self.contains(number))
     }
 
     /// How many pages it has.
@@ -149,18 +161,6 @@ impl PageSet {
         }
         gathered
     }
-
-    /// The window whose pages in the set are those of `inside`, one after the other, and whose others are those of the
-    /// basis; `None` if either lacks one.
-    pub(super) fn scatter(&self, window: Window, basis: &[u8], inside: &[u8]) -> Option<Vec<u8>> {
-        let mut inside = inside.chunks_exact(window.page_bytes);
-        let mut whole = Vec::with_capacity(window.bytes());
-        for number in 0..window.page_count() {
-            let page = if self.contains(number) { inside.next() } else { window.page(basis, number) };
-            whole.extend_from_slice(page?);
-        }
-        Some(whole)
-    }
 }
 
 #[cfg(test)]
@@ -176,15 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn the_set_has_what_differs_and_what_is_missing() {
-        let old: Vec<u8> = (0..3).flat_map(|page| vec![page; PAGE]).collect();
-        let mut new: Vec<u8> = (0..5).flat_map(|page| vec![page; PAGE]).collect();
-        new[PAGE + 17] = 99;
-        let digests = PageDigests::of(window(5), &old);
-        let set = PageSet::differing(window(5), &new, &digests);
-        assert_eq!((0..8).filter(|&page| set.contains(page)).collect::<Vec<_>>(), [1, 3, 4]);
-        assert_eq!(set.gather(window(5), &new), [&new[PAGE..2 * PAGE], &new[3 * PAGE..]].concat());
-        assert_eq!(set.scatter(window(5), &old, &set.gather(window(5), &new)), Some(new));
+    fn the_set_has_what_was_put_in() {
+        let file: Vec<u8> = (0..5).flat_map(|page| vec![page; PAGE]).collect();
+        let mut set = PageSet::of(window(5), |number| number == 1);
+        [3, 4, 4].into_iter().for_each(|number| set.insert(number));
+        set.insert(8);
+        assert_eq!(set.numbers(window(5)).collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!((set.len(), set.is_empty()), (3, false));
+        assert_eq!(set.gather(window(5), &file), [&file[PAGE..2 * PAGE], &file[3 * PAGE..]].concat());
     }
 
     #[test]

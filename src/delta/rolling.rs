@@ -62,6 +62,11 @@ impl Signature {
         Signature(fast_rsync::Signature::calculate(&pages.gather(window, basis), options))
     }
 
+    /// How long one is of so many bytes.
+    pub(super) fn bytes_for(signed_bytes: usize) -> usize {
+        HEADER_BYTES + signed_bytes.div_ceil(BLOCK_BYTES as usize) * (CHECKSUM_BYTES + HASH_BYTES as usize)
+    }
+
     /// As it is sent.
     pub fn to_bytes(&self) -> &[u8] {
         self.0.serialized()
@@ -104,6 +109,34 @@ impl Signature {
     }
 }
 
+/// Whether it is worth to look for bytes that moved. Where it was in vain it is left alone for a while, twice as long each
+/// time: a signature costs bytes, and following it time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hope {
+    pause: u32,
+    left: u32,
+}
+
+impl Hope {
+    /// Shall the next window be signed?
+    pub fn wants(&mut self) -> bool {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return true,
+        }
+        false
+    }
+
+    /// A signature was worth it, or not.
+    pub fn learned(&mut self, it_paid: bool) {
+        self.pause = if it_paid { 0 } else { (self.pause * 2).clamp(1, LONGEST_PAUSE) };
+        self.left = self.pause;
+    }
+}
+
+/// Windows that are left alone at most before the next try.
+const LONGEST_PAUSE: u32 = 64;
+
 /// Follows a script over what was signed; `None` if it is damaged, or makes another number of bytes.
 pub(super) fn follow(script: &[u8], signed: &[u8], made_bytes: usize) -> Option<Vec<u8>> {
     let mut made = Vec::with_capacity(made_bytes);
@@ -142,6 +175,22 @@ mod tests {
         assert_eq!(follow(&script, &old, new.len()), Some(new.clone()));
         assert_eq!(follow(&script, &old, new.len() - 1), None);
         assert_eq!(follow(&script, &old, new.len() + 1), None);
+    }
+
+    #[test]
+    fn hope_fades_and_comes_back() {
+        let mut hope = Hope::default();
+        let mut tries = Vec::new();
+        for window in 0..300 {
+            if hope.wants() {
+                tries.push(window);
+                hope.learned(false);
+            }
+        }
+        assert_eq!(tries, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264]);
+        while !hope.wants() {}
+        hope.learned(true);
+        assert!(hope.wants() && hope.wants());
     }
 
     #[test]

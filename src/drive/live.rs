@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::{DriveError, sys};
+use super::{DriveError, holes, sys};
 
 /// Announces that SQLite is about to open a database: take it before the connection is opened, keep it until after the
 /// connection is closed.
@@ -212,9 +212,20 @@ impl LiveFile {
         self.file().read_at(buffer, offset)
     }
 
+    /// Fills the buffer from `offset`, without reading what is a hole; with fewer bytes, or none, at the end of the file.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        holes::read(self.file(), offset, buffer)
+    }
+
     /// What `fstat` says of it.
     pub fn metadata(&self) -> io::Result<Metadata> {
         self.file().metadata()
+    }
+
+    /// Does all of it take room on the drive?
+    pub(super) fn has_no_holes(&self) -> io::Result<bool> {
+        let metadata = self.metadata()?;
+        Ok(metadata.blocks() * 512 >= metadata.len())
     }
 
     /// Its header; `None` if it is no database.
@@ -296,13 +307,19 @@ impl LiveFile {
 
     /// Fails if a journal lies beside the database whose writer is gone. Only meaningful while a lock is held.
     pub fn refuse_hot_journal(&self) -> Result<(), DriveError> {
-        let journal = journal_path(&self.path);
-        let failed = |e| DriveError::io(&journal, e);
-        // Asked again at the end: a living writer may have finished in between.
-        let hot = journal_has_content(&journal).map_err(failed)?
-            && !self.reserved_by_other().map_err(failed)?
-            && journal_has_content(&journal).map_err(failed)?;
+        let hot = self.is_hot().map_err(|e| DriveError::io(&journal_path(&self.path), e))?;
         if hot { Err(DriveError::HotJournal { path: self.path.clone() }) } else { Ok(()) }
+    }
+
+    /// Does a journal lie beside the database whose writer is gone? Only meaningful while a lock is held.
+    pub fn is_hot(&self) -> io::Result<bool> {
+        // Asked again at the end: a living writer may have finished in between.
+        Ok(self.has_journal()? && !self.reserved_by_other()? && self.has_journal()?)
+    }
+
+    /// Does a journal with something in it lie beside the database, whoever's it is?
+    pub fn has_journal(&self) -> io::Result<bool> {
+        journal_has_content(&journal_path(&self.path))
     }
 
     /// Has anybody else this file open, in this process or another? True as well if the file system cannot tell.

@@ -2,15 +2,20 @@
 //!
 //! A drive is a directory of Swift's layout: `containers/` with the databases, `tmp/` for what is not one yet,
 //! `quarantined/` for what should not be one any more. All raw access to those files is here: [`hash_dir`] for the
-//! directory of one container, [`sight`] for what it looks like from outside, [`live`] for databases that others have open, [`snapshot`] to read one of those in
-//! peace, [`stage`] to put a new one in place.
+//! directory of one container, [`sight`] for what it looks like from outside, [`live`] for databases that others have
+//! open, [`snapshot`] to read one of those in peace, [`source`] to know when that is not needed, [`stage`] to put a new
+//! one in place, [`holes`] for what in a file was never written.
 
+mod chase;
 pub mod hash_dir;
+pub mod holes;
 pub mod live;
 pub mod sight;
 pub mod snapshot;
+pub mod source;
 pub mod stage;
 mod sys;
+mod writeout;
 #[cfg(test)]
 mod testing;
 
@@ -30,8 +35,11 @@ use crate::hash_path::{Hash, Partition};
 pub use hash_dir::{DbFileName, DirLock, HashDir};
 pub use live::{FileStamp, LiveFile, OpenGuard, opening};
 pub use sight::Sight;
-pub use snapshot::{Patience, Snapshot, snapshot};
-pub use stage::{InstallError, Replaced, Settled, Staged, replaced_files};
+pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
+pub use source::{Resting, Source};
+pub use stage::{InstallError, Replaced, Settled, Staged, Why, replaced_files};
+pub use sys::{keep_heap_small, trim_heap};
+pub use writeout::WriteOut;
 
 /// The name of a device: that of a directory below `devices`, and safe to use as one.
 ///

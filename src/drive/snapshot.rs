@@ -1,8 +1,9 @@
 //! A live database as it was at one moment, to be read in peace while its writers go on.
 //!
 //! Where the file system clones blocks, SQLite's shared lock is held for the clone alone. Elsewhere the file is copied
-//! without any lock, remembering a hash of each window; then the lock is taken, and only if the file was written to in
-//! the meantime are its windows read again, and those that differ copied again. Readers are never disturbed.
+//! without any lock; then the lock is taken, and only if the file was written to in the meantime is it read again, and
+//! what differs copied again. How long that takes is learnt by doing it once without the lock: if it is too long for
+//! writers to wait, they never do. Readers are never disturbed.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,9 +11,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::chase::Chase;
 use super::live::{FileStamp, Header, LiveFile};
 use super::stage::Staged;
-use super::{Drive, DriveError, sys};
+use super::{Drive, DriveError, holes, sys};
 
 /// How long others may keep us waiting, and we them.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +34,7 @@ pub enum Way {
     Copy,
     /// It was copied while somebody wrote, or may have: read again under the lock.
     Mended {
-        /// How many windows of [`WINDOW_BYTES`] had changed.
+        /// How many of its windows had changed.
         windows: u64,
     },
 }
@@ -81,12 +83,7 @@ impl Snapshot {
 
     /// Fills the buffer from `offset`.
     pub fn read_exact(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.staged.file().read_exact_at(buffer, offset)
-    }
-
-    /// The image as a file that may be changed and installed.
-    pub fn into_staged(self) -> Staged {
-        self.staged
+        holes::read_exact(self.staged.file(), offset, buffer)
     }
 
     /// Where the image is. SQLite may open it there, and even write to it.
@@ -97,6 +94,11 @@ impl Snapshot {
     /// How it was taken.
     pub fn way(&self) -> Way {
         self.way
+    }
+
+    /// The image as a file that may be changed and installed.
+    pub fn into_staged(self) -> Staged {
+        self.staged
     }
 
     /// How long writers were kept from committing.
@@ -120,19 +122,41 @@ pub fn snapshot(database: &Path, drive: &Drive, patience: &Patience) -> Result<S
 }
 
 fn attempt(database: &Path, drive: &Drive, patience: &Patience) -> Result<Snapshot, DriveError> {
-    let mut live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
-    let name = database.file_stem().unwrap_or_default().to_string_lossy();
-    let staged = drive.stage(&format!("{name}.snapshot"))?;
-    if drive.clones.load(Ordering::Relaxed) {
-        let since = lock(&mut live, patience)?;
-        match sys::clone_blocks(live.file(), staged.file()) {
-            Ok(()) => return finish(live, staged, Way::Clone, since),
-            Err(e) if sys::cannot_clone(&e) => drive.clones.store(false, Ordering::Relaxed),
-            Err(e) => return Err(DriveError::io(database, e)),
-        }
-        live.unlock();
+    if let Some(snapshot) = clone_live(database, drive, patience)? {
+        return Ok(snapshot);
     }
-    copy_live(live, staged, patience)
+    let live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
+    copy_live(live, stage(database, drive)?, patience)
+}
+
+/// Takes an image if the file system can clone; `None` if it cannot.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn clone_live(
+    database: &Path,
+    drive: &Drive,
+    patience: &Patience,
+) -> Result<Option<Snapshot>, DriveError> {
+    if !drive.clones.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let mut live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
+    let staged = stage(database, drive)?;
+    let since = lock(&mut live, patience)?;
+    match sys::clone_blocks(live.file(), staged.file()) {
+        Ok(()) => finish(live, staged, Way::Clone, since).map(Some),
+        Err(e) if sys::cannot_clone(&e) => {
+            drive.clones.store(false, Ordering::Relaxed);
+            Ok(None)
+        }
+        Err(e) => Err(DriveError::io(database, e)),
+    }
+}
+
+fn stage(database: &Path, drive: &Drive) -> Result<Staged, DriveError> {
+    let name = database.file_stem().unwrap_or_default().to_string_lossy();
+    drive.stage(&format!("{name}.snapshot"))
 }
 
 /// Copies first, and locks to see whether that was enough.
@@ -141,14 +165,29 @@ fn copy_live(mut live: LiveFile, staged: Staged, patience: &Patience) -> Result<
     let failed = |e| DriveError::io(&path, e);
     let start = SystemTime::now();
     let before = live.stamp().map_err(failed)?;
-    staged.preallocate(before.size)?;
-    let hashes = copy(&live, &staged, before.size).map_err(failed)?;
+    if live.has_no_holes().map_err(failed)? {
+        staged.preallocate(before.size)?;
+    }
+    let mut chase = Chase::start(&live, &staged, before.size).map_err(failed)?;
+    let rested = |live: &LiveFile| Ok(live.stamp()? == before && written_long_before(&before, start));
+    if !rested(&live).map_err(failed)? {
+        // How long a look takes under the lock is best learnt without it.
+        let begun = Instant::now();
+        chase.look(&live, &staged, None).map_err(failed)?;
+        let first = begun.elapsed();
+        if first > patience.hold {
+            chase.look(&live, &staged, None).map_err(failed)?;
+            // What is read a second time comes from the cache, unless that is too small.
+            if begun.elapsed() - first > patience.hold {
+                return Err(DriveError::TooLong { path, limit: patience.hold });
+            }
+        }
+    }
     let since = lock(&mut live, patience)?;
-    let way = if live.stamp().map_err(failed)? == before && written_long_before(&before, start) {
+    let way = if rested(&live).map_err(failed)? {
         Way::Copy
     } else {
-        let give_up = since + patience.hold;
-        match mend(&live, &staged, &hashes, give_up).map_err(failed)? {
+        match chase.look(&live, &staged, Some(since + patience.hold)).map_err(failed)? {
             Some(windows) => Way::Mended { windows },
             None => return Err(DriveError::TooLong { path, limit: patience.hold }),
         }
@@ -176,74 +215,12 @@ fn finish(mut live: LiveFile, staged: Staged, way: Way, since: Instant) -> Resul
     Ok(Snapshot { staged, bytes: stamp.size, header, stamp, way, held: since.elapsed() })
 }
 
-/// Copies the first `limit` bytes; what is torn is found later, by the hashes of the windows that this returns.
-fn copy(live: &LiveFile, staged: &Staged, limit: u64) -> io::Result<Vec<u64>> {
-    let mut window = vec![0; WINDOW_BYTES];
-    let mut hashes = Vec::new();
-    let mut offset = 0;
-    while offset < limit {
-        let bytes = read_window(live, offset, &mut window)?;
-        if bytes.is_empty() {
-            break;
-        }
-        hashes.push(fast_hash(bytes));
-        staged.file().write_all_at(bytes, offset)?;
-        offset += bytes.len() as u64;
-    }
-    Ok(hashes)
-}
-
-/// Copies again the windows that differ from their hashes, and all that have none. How many that were; `None` if it
-/// was not done by `give_up`.
-fn mend(live: &LiveFile, staged: &Staged, hashes: &[u64], give_up: Instant) -> io::Result<Option<u64>> {
-    let mut window = vec![0; WINDOW_BYTES];
-    let mut known = hashes.iter();
-    let (mut mended, mut offset) = (0, 0);
-    loop {
-        let bytes = read_window(live, offset, &mut window)?;
-        if known.next() != Some(&fast_hash(bytes)) {
-            staged.file().write_all_at(bytes, offset)?;
-            mended += 1;
-        }
-        offset += bytes.len() as u64;
-        if bytes.len() < WINDOW_BYTES {
-            staged.file().set_len(offset)?;
-            return Ok(Some(mended));
-        }
-        if Instant::now() >= give_up {
-            return Ok(None);
-        }
-    }
-}
-
-/// Reads a whole window, or less at the end of the file.
-fn read_window<'a>(live: &LiveFile, offset: u64, window: &'a mut [u8]) -> io::Result<&'a [u8]> {
-    let mut filled = 0;
-    while filled < window.len() {
-        match live.pread(offset + filled as u64, &mut window[filled..]) {
-            Ok(0) => break,
-            Ok(bytes) => filled += bytes,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(&window[..filled])
-}
-
-/// Tells windows of one file apart; nobody chooses them to collide.
-fn fast_hash(bytes: &[u8]) -> u64 {
-    let hash = blake3::hash(bytes);
-    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight of 32 bytes"))
-}
-
 /// Was the file last written to so long before `start` that any later write shows in its time?
-fn written_long_before(stamp: &FileStamp, start: SystemTime) -> bool {
+pub(super) fn written_long_before(stamp: &FileStamp, start: SystemTime) -> bool {
     let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     stamp.modified_ns < start.as_nanos() as i128 - GRAIN.as_nanos() as i128
 }
 
-/// How much is read, hashed and perhaps copied again at a time.
-pub const WINDOW_BYTES: usize = 1024 * 1024;
 /// File systems' clocks tick this often at worst.
 const GRAIN: Duration = Duration::from_secs(2);
 /// How often the database may be replaced under us before we give up.
@@ -304,34 +281,6 @@ mod tests {
         let snapshot = snapshot(&path, &bench.drive, &PATIENCE).unwrap();
         assert_eq!(snapshot.way(), Way::Mended { windows: 0 });
         assert!(bytes(&snapshot) == std::fs::read(&path).unwrap());
-    }
-
-    /// Torn at every window in turn, and longer or shorter than when it was copied.
-    #[test]
-    fn what_changed_since_it_was_copied_is_mended() {
-        let bench = bench();
-        let path = large(&bench);
-        let sound = std::fs::read(&path).unwrap();
-        let live = LiveFile::open_read(&path).unwrap();
-        let windows = sound.len().div_ceil(WINDOW_BYTES);
-        assert!(windows >= 4);
-        for lengthen in [-5_000_000, -4096, 0, 4096, 3_000_000] {
-            for torn in 0..windows {
-                let mut earlier = sound.clone();
-                earlier[torn * WINDOW_BYTES + 77] ^= 1;
-                earlier.resize(sound.len().saturating_add_signed(lengthen), 9);
-                let other = bench.drive.root().join("earlier");
-                std::fs::write(&other, &earlier).unwrap();
-                let staged = bench.drive.stage("x").unwrap();
-                let hashes = copy(&LiveFile::open_read(&other).unwrap(), &staged, u64::MAX).unwrap();
-                let far = Instant::now() + PATIENCE.hold;
-                let mended = mend(&live, &staged, &hashes, far).unwrap().unwrap();
-                assert!(std::fs::read(staged.path()).unwrap() == sound, "{lengthen} {torn}");
-                assert!(lengthen != 0 || mended == 1);
-                let staged = bench.drive.stage("x").unwrap();
-                assert_eq!(mend(&live, &staged, &hashes, Instant::now()).unwrap(), None);
-            }
-        }
     }
 
     #[test]

@@ -2,20 +2,22 @@
 //!
 //! Swift renames an arrived file over the old one and lets chance decide (`swift-facts.md` 13.2, 13.3): rows that are
 //! committed in that moment are gone, and a journal left beside the new file is rolled back into it. Here a new file
-//! takes an old one's place only while nobody else has the old one open, and the old one stays locked until that is
-//! certain. Whoever cannot have that merges in place.
+//! takes an old one's place only in a moment in which nobody else has the old one open, which busy databases have many of:
+//! container servers open one for each request. The moment is no longer than two files need to change names. What was
+//! written to the old one shortly before is still in it, and is taken in from there before it goes; should we die first,
+//! the next pass finds it. Whoever cannot have such a moment merges in place.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 
-use super::live::{self, FileStamp, LiveFile};
+use super::live::{self, LiveFile};
 use super::{DirLock, Drive, DriveError, HashDir, random_name, sys};
 use crate::hash_path::Hash;
 
@@ -99,72 +101,91 @@ impl Staged {
         dir.sync().map_err(failed)
     }
 
-    /// Puts the file in the place of the live database that `old` has open and locked, if nothing can be lost by it:
+    /// Makes the content lasting and gives the file the name that the one it is to replace will have, so that
+    /// [`Staged::replace`] has nothing left to do that takes time. If this process ends before the two change names, its rows
+    /// are swept into the old one, which is as good.
     ///
-    /// * `old` holds the exclusive lock, and its path still names it;
+    /// What is written to it afterwards is not lasting.
+    pub fn stand_by(self, dir: &HashDir) -> Result<Staged, DriveError> {
+        let tmp = dir.device().join("tmp");
+        let failed = |e| DriveError::io(&tmp, e);
+        let Staged { file, mut name } = self.sync()?;
+        // Else a sweep that comes by might take it for one that was left.
+        file.set_modified(SystemTime::now()).map_err(failed)?;
+        let path = tmp.join(random_name(&format!("{}.", dir.hash()), 16) + REPLACED);
+        fs::rename(&name.0, &path).map_err(failed)?;
+        name.forget();
+        let staged = Staged { file, name: TmpName(path) };
+        File::open(&tmp).and_then(|tmp| tmp.sync_all()).map_err(failed)?;
+        Ok(staged)
+    }
+
+    /// Puts the file in the place of a live database in a moment in which nobody else has that open:
+    ///
+    /// * its path still names it, and no other database lies beside it;
     /// * no journal lies beside it;
-    /// * it looks as it did when the last of its rows were merged into this file: `merged_up_to`;
     /// * nobody else has it open, nor comes for it while it is renamed.
     ///
-    /// Else [`InstallError::Busy`]: merge in place instead. Sync this file first, so that it takes no time here; then take
-    /// the directory's lock, and the exclusive one last.
+    /// Else [`InstallError::Busy`]: try another moment, or merge in place. Nobody waits for anything in this but those who
+    /// come in that very moment, and they for two renames. [`Staged::stand_by`] comes first.
     ///
-    /// The old file gets a name in `tmp` and stays locked until [`Replaced::settle`].
-    pub fn replace(
-        self,
-        old: LiveFile,
-        merged_up_to: &FileStamp,
-        dir: &HashDir,
-        lock: &DirLock,
-    ) -> Result<Replaced, InstallError> {
-        let place = old.path().to_owned();
-        let file_name = place.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    /// The old file gets a name in `tmp`. What came into it since its rows were merged into this one is only there: see
+    /// [`Replaced::settle`].
+    pub fn replace(self, mut old: LiveFile, dir: &HashDir, lock: &DirLock) -> Result<Replaced, InstallError> {
+        let file_name = old.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
         check_place(dir, file_name, lock)?;
-        let failed = |e| InstallError::Drive(DriveError::io(&place, e));
-        let staged = self.sync()?;
-        let busy = if !old.is_exclusive() {
-            Some(Why::NotLocked)
-        } else if place.parent() != Some(dir.dir()) || !old.is_current() {
-            Some(Why::Moved)
-        } else if leftovers(&place).iter().any(|path| fs::symlink_metadata(path).is_ok()) {
-            Some(Why::Journal)
-        } else if old.stamp().map_err(failed)? != *merged_up_to {
-            Some(Why::Changed)
-        } else {
-            None
-        };
-        if let Some(why) = busy {
-            return Err(InstallError::Busy { why, unused: staged });
-        }
-        // From now on the file has the name that the old one is to have. If this process ends before the two change names,
-        // its rows are swept into the old one, which is as good.
-        let tmp = dir.device().join("tmp");
-        let start = format!("{}.{}.", dir.hash(), merged_up_to.change_counter);
-        let Staged { file, mut name } = staged;
-        let mut link = TmpName(tmp.join(random_name(&start, 8) + REPLACED));
-        fs::rename(&name.0, &link.0).and_then(|()| File::open(&tmp)?.sync_all()).map_err(failed)?;
-        name.forget();
-        let alone = sys::take_lease(old.file()).and_then(|()| sys::take_lease(&file)).is_ok();
-        let exchanged = match alone {
-            true => exchange(&place, old.file(), &link.0, &file),
-            false => Ok(false),
+        let Staged { file, mut name } = self;
+        assert!(name.0.to_string_lossy().ends_with(REPLACED), "stand_by comes first");
+        // From here on whoever comes for either file waits inside `open`.
+        let outcome = match sys::take_lease(old.file()).and_then(|()| sys::take_lease(&file)) {
+            Ok(()) => swap(&mut old, dir, &name.0, &file),
+            Err(_) => Ok(Some(Why::OpenElsewhere)),
         };
         let undisturbed = sys::lease_is_whole(old.file());
-        if let Ok(false) = exchanged {
-            // These fail only if the lease is gone, and then nobody waits for it.
-            let _ = (sys::give_up_lease(old.file()), sys::give_up_lease(&file));
-            let unused = Staged { file, name: link };
-            return Err(InstallError::Busy { why: Why::OpenElsewhere, unused });
+        // These fail only if the lease is gone, and then nobody waits for it.
+        let give_up = |file: &File| _ = sys::give_up_lease(file);
+        match outcome {
+            Ok(None) => {
+                // Gives up its lease as well, and not before: closed later, it would take the locks of whoever came in then.
+                drop(file);
+                give_up(old.file());
+                // As before: now it is this one that a sweep must leave alone. If it does not, no harm is done.
+                let _ = old.file().set_modified(SystemTime::now());
+                Ok(Replaced { link: name.forget(), old, undisturbed })
+            }
+            Ok(Some(why)) => {
+                old.unlock();
+                give_up(old.file());
+                give_up(&file);
+                Err(InstallError::Busy { why, unused: Staged { file, name } })
+            }
+            Err(error) => {
+                // Which of them has which name is not known: both stay.
+                name.forget();
+                drop(file);
+                give_up(old.file());
+                Err(error.into())
+            }
         }
-        let link = link.forget();
-        // Gives up its lease as well, and not before: closed later, it would take the locks of whoever came in then.
-        drop(file);
-        let _ = sys::give_up_lease(old.file());
-        exchanged.map_err(failed)?;
-        let replaced = Replaced { stamp: old.stamp().map_err(failed)?, link, old, undisturbed };
-        dir.sync().map_err(failed)?;
-        Ok(replaced)
     }
+}
+
+/// Lets the new file, at `link`, and the old one change names, unless something stands in the way. The old one is locked
+/// then.
+fn swap(old: &mut LiveFile, dir: &HashDir, link: &Path, new: &File) -> Result<Option<Why>, DriveError> {
+    let failed = |e| DriveError::io(dir.dir(), e);
+    if !old.is_current() || dir.db_files().map_err(failed)? != [old.path()] {
+        return Ok(Some(Why::Moved));
+    }
+    if leftovers(old.path()).iter().any(|path| fs::symlink_metadata(path).is_ok()) {
+        return Ok(Some(Why::Journal));
+    }
+    match old.lock_exclusive(Duration::ZERO) {
+        Err(DriveError::Busy { .. }) => return Ok(Some(Why::Locked)),
+        locked => locked?,
+    }
+    let done = exchange(old.path(), old.file(), link, new).map_err(failed)?;
+    Ok(if done { None } else { Some(Why::OpenElsewhere) })
 }
 
 /// Lets two files change names while we have a lease on each, so that whoever comes for either of them in this moment
@@ -236,11 +257,10 @@ fn remove_strays(database: &Path) -> io::Result<bool> {
 }
 
 /// A database whose name another file has now. Still locked, so that whoever opened it in the very moment of the swap
-/// can neither read nor write it, and is told "busy" instead.
+/// can neither read nor write it, and is told "busy" instead: he would take the new file's journal for one of this.
 #[derive(Debug)]
 pub struct Replaced {
     link: PathBuf,
-    stamp: FileStamp,
     undisturbed: bool,
     old: LiveFile,
 }
@@ -251,45 +271,38 @@ impl Replaced {
         &self.link
     }
 
-    /// What it looked like right after the swap. As long as it does, it holds nothing that was not merged.
-    pub fn stamp(&self) -> FileStamp {
-        self.stamp
-    }
-
     /// Did nobody come for the old file while it was renamed?
     pub fn undisturbed(&self) -> bool {
         self.undisturbed
     }
 
-    /// Waits until nobody else has the old file open, then unlinks it: nobody can write to it any more, so nothing in
-    /// it is lost. In practice this is at once. Whoever slipped in gives up after SQLite's busy timeout, 25 s in Swift;
-    /// if it is still there after `timeout`, the old file is unlocked and [`Settled::StillOpen`] tells where it lies:
-    /// merge its rows, and look again.
+    /// Waits until nobody else has the old file open, which in practice is at once: nobody can write to it any more then.
+    /// Whoever slipped in gives up after SQLite's busy timeout, 25 s in Swift; if he is still there after `timeout`, he is
+    /// left there. In either case the old file is unlocked, and can be read.
     pub fn settle(self, timeout: Duration) -> Settled {
         let give_up = Instant::now() + timeout;
         while self.old.open_elsewhere() {
             if Instant::now() >= give_up {
-                return Settled::StillOpen { link: self.link, stamp: self.stamp };
+                return Settled::StillOpen { link: self.link };
             }
             std::thread::sleep(SETTLE_POLL);
         }
-        // If it stays, it is swept once more than needed.
-        let _ = fs::remove_file(&self.link);
-        Settled::Quiet
+        Settled::Quiet { link: self.link }
     }
 }
 
-/// What became of a replaced database.
+/// What became of a replaced database. Take in what is in it before anything else.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// Nobody has it, and it is gone.
-    Quiet,
-    /// Somebody may yet write to it.
+    /// Nobody has it, and it can go once its late rows are taken in.
+    Quiet {
+        /// Where it lies.
+        link: PathBuf,
+    },
+    /// Somebody may yet write to it: look again later.
     StillOpen {
         /// Where it lies.
         link: PathBuf,
-        /// What it looked like when it was replaced.
-        stamp: FileStamp,
     },
 }
 
@@ -300,8 +313,6 @@ pub struct Leftover {
     pub path: PathBuf,
     /// The container it is of.
     pub hash: Hash,
-    /// Its change counter when it was replaced: if that is still the same, there is nothing new in it.
-    pub change_counter: u32,
 }
 
 /// The replaced databases in a drive's `tmp`, whose rows must be merged into the container before they are unlinked.
@@ -316,10 +327,8 @@ pub fn replaced_files(drive: &Drive) -> io::Result<Vec<Leftover>> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(name) = name.strip_suffix(REPLACED) else { continue };
-        let mut parts = name.split('.');
-        let (hash, change_counter) = (parts.next().map(str::parse), parts.next().map(str::parse));
-        if let (Some(Ok(hash)), Some(Ok(change_counter))) = (hash, change_counter) {
-            found.push(Leftover { path, hash, change_counter });
+        if let Some(Ok(hash)) = name.split('.').next().map(str::parse) {
+            found.push(Leftover { path, hash });
         }
     }
     Ok(found)
@@ -328,14 +337,12 @@ pub fn replaced_files(drive: &Drive) -> io::Result<Vec<Leftover>> {
 /// Why a live database could not be replaced just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// The exclusive lock is not held.
-    NotLocked,
-    /// Its path names another file by now.
+    /// Somebody holds a lock on it all the same.
+    Locked,
+    /// Its path names another file by now, or another database lies beside it.
     Moved,
     /// A journal lies beside it.
     Journal,
-    /// It was written to since its rows were merged.
-    Changed,
     /// Somebody has it open, or the file system cannot tell.
     OpenElsewhere,
 }
@@ -343,10 +350,9 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::NotLocked => "it is not locked",
-            Why::Moved => "another file has taken its name",
+            Why::Locked => "somebody holds a lock on it",
+            Why::Moved => "another file has taken its place",
             Why::Journal => "a journal lies beside it",
-            Why::Changed => "it was written to",
             Why::OpenElsewhere => "somebody else has it open",
         })
     }
@@ -404,7 +410,7 @@ impl std::error::Error for InstallError {
     }
 }
 
-/// Ends the name of a replaced database in `tmp`: `<hash>.<change counter>.<random>.replaced`.
+/// Ends the name of a replaced database in `tmp`: `<hash>.<random>.replaced`.
 pub(super) const REPLACED: &str = ".replaced";
 /// The longest part of a staged file's name that the caller chooses: 255 bytes less what we and SQLite append.
 const LONGEST_NAME: usize = 200;
@@ -413,9 +419,9 @@ const SETTLE_POLL: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    use std::time::SystemTime;
+
+    use rusqlite::Connection;
 
     use super::super::live::journal_path;
     use super::super::testing::{Bench, Holder, INSERT, SELECT, alone, bench, elsewhere, fill, rows, sqlite};
@@ -504,89 +510,143 @@ mod tests {
     }
 
     /// What `replace` answers for the database of `bench` after `meddle` had its way with it.
-    fn replace(bench: &Bench, locked: bool, meddle: impl FnOnce(&Path)) -> Result<Replaced, InstallError> {
+    fn replace(bench: &Bench, meddle: impl FnOnce(&Path)) -> Result<Replaced, InstallError> {
         let dir = bench.hash_dir();
         let path = bench.database_path();
         let lock = dir.lock(LONG).unwrap();
-        let mut old = LiveFile::open_read_write(&path).unwrap();
+        let old = LiveFile::open_read_write(&path).unwrap();
         assert!(alone(&old));
-        if locked {
-            old.lock_exclusive(LONG).unwrap();
-        }
-        let stamp = old.stamp().unwrap();
-        meddle(&path);
         let staged = staged(bench);
         sqlite(staged.path()).execute_batch("DELETE FROM object").unwrap();
-        staged.replace(old, &stamp, &dir, &lock)
+        let staged = staged.stand_by(&dir).unwrap();
+        meddle(&path);
+        staged.replace(old, &dir, &lock)
     }
 
     #[test]
     fn a_quiet_database_is_replaced() {
         let bench = bench();
         let path = bench.database();
-        let replaced = replace(&bench, true, |_| ()).unwrap();
+        let replaced = replace(&bench, |_| ()).unwrap();
         assert!(replaced.undisturbed());
         assert_eq!(rows(&sqlite(&path)), 0);
         assert!(elsewhere(&path, INSERT));
         assert_eq!(rows(&sqlite(&path)), 1);
-        assert_eq!(replaced.settle(LONG), Settled::Quiet);
-        assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new());
+        let link = replaced.link().to_owned();
+        assert_eq!(replaced.settle(LONG), Settled::Quiet { link: link.clone() });
+        assert_eq!(in_tmp(&bench), [link]);
+    }
+
+    /// Its last rows, say.
+    #[test]
+    fn what_was_written_just_before_is_still_in_the_replaced_file() {
+        let bench = bench();
+        let path = bench.database();
+        let replaced = replace(&bench, |path| assert!(elsewhere(path, INSERT))).unwrap();
+        assert_eq!(rows(&sqlite(&path)), 0);
+        let Settled::Quiet { link } = replaced.settle(LONG) else { panic!("nobody has it open") };
+        assert_eq!(rows(&sqlite(&link)), 2);
+        assert!(elsewhere(&link, SELECT));
     }
 
     #[test]
     fn a_database_in_use_is_not_replaced() {
-        for why in [Why::NotLocked, Why::Moved, Why::Journal, Why::Changed, Why::OpenElsewhere] {
+        let ways = ["locked", "renamed", "another beside it", "journal", "open elsewhere"];
+        for way in ways {
             let bench = bench();
             let path = bench.database();
-            let mut holder = None;
-            let outcome = replace(&bench, why != Why::NotLocked, |path| match why {
-                Why::NotLocked => (),
-                Why::Moved => {
+            let epoch =
+                bench.hash_dir().dir().join(format!("{}_1750039210.82784.db", bench.hash_dir().hash()));
+            let mut others = None;
+            let outcome = replace(&bench, |path| match way {
+                "locked" => {
+                    // Only by another of our own handles, whose lease is in the way before the lock is.
+                    let mut live = LiveFile::open_read(path).unwrap();
+                    live.lock_shared(LONG).unwrap();
+                    others = Some((Some(live), None));
+                }
+                "renamed" => {
                     fs::rename(path, path.with_extension("old")).unwrap();
                     fs::write(path, "").unwrap();
                 }
-                Why::Journal => fs::write(journal_path(path), "").unwrap(),
-                Why::Changed => {
-                    let mut file = OpenOptions::new().append(true).open(path).unwrap();
-                    file.write_all(&[0; 4096]).unwrap();
-                }
-                Why::OpenElsewhere => holder = Some(Holder::start(path, "")),
+                "another beside it" => fs::write(&epoch, "").unwrap(),
+                "journal" => fs::write(journal_path(path), "").unwrap(),
+                _ => others = Some((None, Some(Holder::start(path, "")))),
             });
+            let expected = match way {
+                "renamed" | "another beside it" => Why::Moved,
+                "journal" => Why::Journal,
+                _ => Why::OpenElsewhere,
+            };
             match outcome {
-                Err(InstallError::Busy { why: found, unused }) => {
-                    assert_eq!(found, why);
+                Err(InstallError::Busy { why, unused }) => {
+                    assert_eq!(why, expected, "{way}");
                     // Handed back whole, for the caller to use otherwise or to let go; nothing but it is left.
-                    assert_eq!(rows(&sqlite(unused.path())), 0, "{why:?}");
-                    assert_eq!(in_tmp(&bench), [unused.path()], "{why:?}");
+                    assert_eq!(rows(&sqlite(unused.path())), 0, "{way}");
+                    assert_eq!(in_tmp(&bench), [unused.path()], "{way}");
                 }
-                outcome => panic!("{why:?}: {outcome:?}"),
+                outcome => panic!("{way}: {outcome:?}"),
             }
-            assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new(), "{why:?}");
-            let _ = fs::remove_file(journal_path(&path));
-            let old = if why == Why::Moved { path.with_extension("old") } else { path };
-            assert_eq!(rows(&sqlite(&old)), 1, "{why:?}");
+            drop(others);
+            assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new(), "{way}");
+            let _ = (fs::remove_file(journal_path(&path)), fs::remove_file(&epoch));
+            let old = if way == "renamed" { path.with_extension("old") } else { path };
+            assert_eq!(rows(&sqlite(&old)), 1, "{way}");
+            assert!(elsewhere(&old, INSERT), "{way}: the lease or a lock is still there");
         }
+    }
+
+    /// Writers come and go, and the file takes its place in one of the moments in which none is there.
+    #[test]
+    fn a_busy_database_is_replaced_between_two_writers() {
+        let bench = bench();
+        let path = bench.database();
+        let dir = bench.hash_dir();
+        let mut staged = staged(&bench).stand_by(&dir).unwrap();
+        let before = staged.file().metadata().unwrap().ino();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let (replaced, written) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut written = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) || written < 20 {
+                    let connection = Connection::open(&path).unwrap();
+                    connection.busy_timeout(LONG).unwrap();
+                    connection.execute_batch(INSERT).unwrap();
+                    drop(connection);
+                    written += 1;
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                written
+            });
+            let replaced = loop {
+                let lock = dir.lock(LONG).unwrap();
+                match staged.replace(LiveFile::open_read_write(&path).unwrap(), &dir, &lock) {
+                    Ok(replaced) => break replaced,
+                    Err(InstallError::Busy { unused, .. }) => staged = unused,
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            (replaced, writer.join().unwrap())
+        });
+        assert_eq!(fs::metadata(&path).unwrap().ino(), before);
+        let Settled::Quiet { link } = replaced.settle(LONG) else { panic!("all writers have gone") };
+        // One row was in each of the two files to begin with.
+        assert_eq!(rows(&sqlite(&path)) + rows(&sqlite(&link)), 2 + written);
     }
 
     #[test]
     fn whoever_has_the_replaced_file_cannot_use_it_until_it_is_given_up() {
         let bench = bench();
         bench.database();
-        let replaced = replace(&bench, true, |_| ()).unwrap();
-        let (link, stamp) = (replaced.link().to_owned(), replaced.stamp());
-        assert_eq!(
-            replaced_files(&bench.drive).unwrap(),
-            [Leftover {
-                path: link.clone(),
-                hash: bench.hash_dir().hash(),
-                change_counter: stamp.change_counter,
-            }]
-        );
+        let replaced = replace(&bench, |_| ()).unwrap();
+        let link = replaced.link().to_owned();
+        let hash = bench.hash_dir().hash();
+        assert_eq!(replaced_files(&bench.drive).unwrap(), [Leftover { path: link.clone(), hash }]);
         let late = Holder::start(&link, "");
         assert!(!elsewhere(&link, SELECT));
-        assert_eq!(replaced.settle(SOON), Settled::StillOpen { link: link.clone(), stamp });
+        assert_eq!(replaced.settle(SOON), Settled::StillOpen { link: link.clone() });
         assert!(elsewhere(&link, INSERT));
-        assert_ne!(LiveFile::open_read(&link).unwrap().stamp().unwrap(), stamp);
         drop(late);
     }
 
@@ -594,16 +654,16 @@ mod tests {
     fn the_late_comer_who_leaves_in_time_leaves_nothing_behind() {
         let bench = bench();
         bench.database();
-        let replaced = replace(&bench, true, |_| ()).unwrap();
-        let late = Holder::start(replaced.link(), "");
+        let replaced = replace(&bench, |_| ()).unwrap();
+        let link = replaced.link().to_owned();
+        let late = Holder::start(&link, "");
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(SOON);
                 drop(late);
             });
-            assert_eq!(replaced.settle(LONG), Settled::Quiet);
+            assert_eq!(replaced.settle(LONG), Settled::Quiet { link });
         });
-        assert_eq!(in_tmp(&bench), Vec::<PathBuf>::new());
     }
 
     #[test]

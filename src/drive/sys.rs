@@ -1,7 +1,8 @@
 //! The calls that neither std nor nix wraps, and so the only `unsafe` of the house.
 //!
-//! Each is one `fcntl` or `ioctl` on a descriptor that the caller lends us as a `&File`, so it is open for as long as the
-//! call lasts; each passes plain integers, so the kernel reads and writes no memory of ours. That is the whole argument.
+//! Most are one `fcntl` or `ioctl` on a descriptor that the caller lends us as a `&File`, so it is open for as long as the
+//! call lasts; each passes plain integers, so the kernel reads and writes no memory of ours. The other two tell the C
+//! library's allocator how to go about its work, in integers as well. That is the whole argument.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -23,6 +24,25 @@ pub fn cannot_clone(error: &io::Error) -> bool {
     [libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOTTY, libc::EINVAL, libc::EXDEV, libc::EPERM]
         .map(Some)
         .contains(&code)
+}
+
+/// Has the kernel begin to write out part of a file, without waiting for it. No promise that anything lasts: that is
+/// `fsync`'s to give, which then finds less to do.
+pub fn start_writing_out(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    sync_file_range(file, offset, bytes, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Waits until part of a file that is being written out has gone to the disk; no promise either. An error that is told
+/// here `fsync` may not tell again.
+pub fn await_written_out(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    sync_file_range(file, offset, bytes, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+fn sync_file_range(file: &File, offset: u64, bytes: u64, flags: libc::c_uint) -> io::Result<()> {
+    let (offset, bytes) = (i64::try_from(offset), i64::try_from(bytes));
+    let (Ok(offset), Ok(bytes)) = (offset, bytes) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    // SAFETY: borrowed open descriptor, integer arguments.
+    check(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, flags) })
 }
 
 /// Takes a write lease, which the kernel grants only while nobody else has the file open (`EAGAIN` otherwise). From
@@ -47,9 +67,41 @@ pub fn give_up_lease(file: &File) -> io::Result<()> {
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) })
 }
 
+/// Keeps the heap as small as what is in use, from now on and for all threads.
+///
+/// glibc would give each thread a heap of its own, up to eight a core, and keep in each what was freed there: with a
+/// hundred connections that comes to many times what any of them needs. Two heaps serve all; large pieces are the
+/// kernel's and go back to it at once. Another C library is left as it is.
+pub fn keep_heap_small() {
+    #[cfg(target_env = "gnu")]
+    for (option, value) in [
+        (libc::M_ARENA_MAX, HEAPS),
+        (libc::M_MMAP_THRESHOLD, LARGE_PIECE_BYTES),
+        (libc::M_TRIM_THRESHOLD, LARGE_PIECE_BYTES),
+    ] {
+        // SAFETY: integer arguments; the function locks what it changes.
+        unsafe { libc::mallopt(option, value) };
+    }
+}
+
+/// Gives back what was freed, wherever in the heaps it lies. Takes some milliseconds at most.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: an integer argument; the function locks the heaps that it walks.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 fn check(answer: libc::c_int) -> io::Result<()> {
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Threads that work at once seldom allocate at once.
+#[cfg(target_env = "gnu")]
+const HEAPS: libc::c_int = 2;
+/// From this size on a piece is mapped on its own. glibc would raise the bound to the largest piece ever freed.
+#[cfg(target_env = "gnu")]
+const LARGE_PIECE_BYTES: libc::c_int = 256 << 10;
 /// `fcntl.h: F_SETSIG`, which the libc crate leaves out.
 const F_SETSIG: libc::c_int = 10;

@@ -1,19 +1,17 @@
-//! A file on its way to us: in full, window after window, or as a delta against our own, whose image is both the basis
-//! and the place where the windows that differ are rebuilt.
+//! A file on its way to us: in full, window after window, or as a delta against our own. Either is put together in `tmp`.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::trouble::{Trouble, refuse_drive, refuse_io};
+use super::rebuilding::{Canvas, Rebuilding};
+use super::trouble::{Trouble, refuse_io};
+use super::writing::Writing;
 use crate::budget::Share;
-use crate::delta::{self, BadPatch, FileDigest, Geometry, PageDigests, PageSet, Signature, WindowDigest};
-use crate::drive::{Drive, HashDir, Patience, Staged, snapshot};
+use crate::delta::{Geometry, PageIndex, Unpacker, WindowNode, WindowTree};
+use crate::drive::{Drive, HashDir, LiveFile, Patience, Snapshot, Staged, clone_live};
 use crate::peer::{Peer, Stream};
-use crate::protocol::message::{Message, Refusal};
-use crate::protocol::{Violation, WINDOWS_IN_FLIGHT};
+use crate::protocol::Violation;
+use crate::protocol::message::Refusal;
 
 /// A file on its way.
 pub struct Arriving {
@@ -22,19 +20,19 @@ pub struct Arriving {
     pub staged: Staged,
     /// What it will be called.
     pub file_name: String,
-    /// Windows received so far, in order (full), or compared so far (delta).
+    /// Windows of a file that comes in full, received so far.
     windows: u32,
-    digest: FileDigest,
-    /// The basis of a delta, which is also what is staged.
-    basis: Option<Differences>,
-    _share: Share,
-}
-
-/// A delta's windows that differ.
-struct Differences {
-    basis_bytes: u64,
-    waiting: VecDeque<(u32, WindowDigest)>,
-    in_flight: Vec<(u32, WindowDigest)>,
+    /// What is known of the staged file's windows, less those that are being written.
+    tree: WindowTree,
+    /// Those.
+    writing: Option<Writing>,
+    /// The first window that may still come once more.
+    amendable: u32,
+    /// What may be spent on finding pages that moved.
+    index_bytes: u64,
+    /// How it is put together, if it comes as a delta.
+    rebuilding: Option<Rebuilding>,
+    share: Share,
 }
 
 /// What a file turned out to be, once all of it is there.
@@ -49,24 +47,92 @@ pub enum Verdict {
 
 impl Arriving {
     /// Nothing of it is there yet.
-    pub fn new(geometry: Geometry, staged: Staged, file_name: String, share: Share) -> Arriving {
-        let digest = FileDigest::new();
-        Arriving { geometry, staged, file_name, windows: 0, digest, basis: None, _share: share }
+    pub fn new(
+        geometry: Geometry,
+        staged: Staged,
+        file_name: String,
+        index_bytes: u64,
+        share: Share,
+    ) -> Arriving {
+        Arriving {
+            geometry,
+            staged,
+            file_name,
+            windows: 0,
+            tree: WindowTree::default(),
+            writing: None,
+            amendable: 0,
+            index_bytes,
+            rebuilding: None,
+            share,
+        }
+    }
+
+    /// Gives it up, for the memory.
+    pub fn into_share(self) -> Share {
+        self.share
+    }
+
+    /// Its shape so far, and what that becomes where it has another length by now.
+    pub fn resized(&self, file_bytes: u64) -> Result<(Geometry, Geometry), Violation> {
+        let resized = self.geometry.resized(file_bytes);
+        Ok((self.geometry, resized.map_err(|_| Violation::Lie("a file of impossible shape"))?))
     }
 
     /// The next window of a file that comes in full.
-    pub fn append(&mut self, packed: &[u8]) -> Result<(), Trouble> {
+    pub fn append(&mut self, packed: Vec<u8>) -> Result<(), Trouble> {
         let window = self.geometry.window(self.windows).ok_or(Violation::TooMany("windows"))?;
-        let bytes = delta::decompress(packed, window.bytes())
-            .map_err(|_| Violation::Lie("a window of another size"))?;
-        self.staged.file().write_all_at(&bytes, window.offset()).map_err(refuse_io)?;
-        self.digest.feed(&bytes);
+        let writing = match &mut self.writing {
+            Some(writing) => writing,
+            none => none.insert(Writing::start(self.staged.file()).map_err(refuse_io)?),
+        };
+        writing.append(window, packed)?;
         self.windows += 1;
         Ok(())
     }
 
-    /// Takes the digests of the sender's next windows and compares them with our own file, of which the first call takes an
-    /// image.
+    /// A window that comes once more, when all of them have come; the file may have another length now.
+    pub fn amend(&mut self, number: u32, geometry: Geometry, packed: Vec<u8>) -> Result<(), Trouble> {
+        self.check_complete()?;
+        self.stop_writing()?;
+        if geometry != self.geometry {
+            self.staged.file().set_len(geometry.file_bytes()).map_err(refuse_io)?;
+            self.tree.truncate(geometry.window_count());
+            self.geometry = geometry;
+        }
+        let window = self.geometry.window(number).filter(|_| number >= self.amendable);
+        let window = window.ok_or(Violation::Lie("a window that cannot come once more"))?;
+        let piece = Unpacker::new().unpack(packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
+        let bytes = piece.bytes();
+        if !self.tree.set(number, WindowNode::of(window, bytes)) {
+            return Err(Violation::Lie("a window that cannot come once more").into());
+        }
+        self.staged.file().write_all_at(bytes, window.offset()).map_err(refuse_io)?;
+        self.amendable = number + 1;
+        Ok(())
+    }
+
+    /// Nothing is missing but what may come once more.
+    fn check_complete(&self) -> Result<(), Violation> {
+        let complete = match &self.rebuilding {
+            Some(rebuilding) => rebuilding.is_done(),
+            None => self.windows == self.geometry.window_count(),
+        };
+        match complete || self.amendable > 0 {
+            true => Ok(()),
+            false => Err(Violation::Lie("the end of an unfinished file")),
+        }
+    }
+
+    /// Waits for what is being written.
+    fn stop_writing(&mut self) -> Result<(), Trouble> {
+        if let Some(writing) = self.writing.take() {
+            self.tree = writing.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the digests of the sender's next windows and compares them with our own file, which the first call opens.
     pub fn compare_windows<S: Stream>(
         &mut self,
         peer: &mut Peer<S>,
@@ -74,109 +140,58 @@ impl Arriving {
         dir: &HashDir,
         digests: &[[u8; 16]],
     ) -> Result<(), Trouble> {
-        if self.basis.is_none() {
+        if self.rebuilding.is_none() {
             let path = dir.in_charge().map_err(refuse_io)?.ok_or(Refusal::Busy)?;
-            let image = peer.while_working(|| snapshot(&path, drive, &PATIENCE))?.map_err(refuse_drive)?;
-            let basis_bytes = image.len();
-            self.staged = image.into_staged();
-            self.basis = Some(Differences { basis_bytes, waiting: Default::default(), in_flight: vec![] });
-        }
-        let basis = self.basis.as_mut().expect("set above");
-        for digest in digests {
-            let number = self.windows;
-            let window = self.geometry.window(number).ok_or(Violation::TooMany("windows"))?;
-            let range = window.basis_range(basis.basis_bytes);
-            let bytes = read_range(self.staged.file(), range).map_err(refuse_io)?;
-            if bytes.len() != window.bytes() || WindowDigest::of(&bytes).0 != *digest {
-                basis.waiting.push_back((number, WindowDigest(*digest)));
+            // Whatever keeps us from it, a copy does as well.
+            let clone = peer.while_working(|| clone_live(&path, drive, &PATIENCE))?.ok().flatten();
+            let clone_bytes = clone.as_ref().map(Snapshot::len);
+            if let Some(clone) = clone {
+                self.staged = clone.into_staged();
             }
-            self.windows += 1;
-            peer.still_here()?;
+            let ours = LiveFile::open_read(&path).map_err(refuse_io)?;
+            let index = PageIndex::within(self.index_bytes);
+            let started = Rebuilding::start(ours, clone_bytes, self.geometry.page_bytes(), index);
+            self.rebuilding = Some(started.map_err(refuse_io)?);
         }
-        self.pump(peer)
+        let (rebuilding, mut canvas) = self.rebuilding()?;
+        rebuilding.compare(peer, &mut canvas, digests)
     }
 
-    /// Keeps a few windows on their way; says `Rebuilt` when the last one is done.
-    fn pump<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<(), Trouble> {
-        let basis = self.basis.as_mut().ok_or(Violation::Lie("a delta without windows"))?;
-        while basis.in_flight.len() < WINDOWS_IN_FLIGHT {
-            let Some((number, digest)) = basis.waiting.pop_front() else { break };
-            let window = self.geometry.window(number).expect("compared before");
-            let range = window.basis_range(basis.basis_bytes);
-            let bytes = read_range(self.staged.file(), range).map_err(refuse_io)?;
-            basis.in_flight.push((number, digest));
-            let digests = PageDigests::of(window, &bytes).to_bytes();
-            peer.say(&Message::Pages { window: number, digests })?;
-        }
-        let compared = self.windows == self.geometry.window_count();
-        if compared && basis.waiting.is_empty() && basis.in_flight.is_empty() {
-            self.staged.file().set_len(self.geometry.file_bytes()).map_err(refuse_io)?;
-            peer.say(&Message::Rebuilt)?;
-        }
-        Ok(())
-    }
-
-    /// Says the signature of pages that were wanted.
-    pub fn sign<S: Stream>(&mut self, peer: &mut Peer<S>, number: u32, pages: &[u8]) -> Result<(), Trouble> {
-        let (window, bytes, _) = self.basis_window(number)?;
-        let pages =
-            PageSet::parse(window, pages).map_err(|_| Violation::Lie("a page set of another size"))?;
-        let signature = Signature::of(window, &bytes, &pages).to_bytes().to_vec();
-        peer.say(&Message::Signature { window: number, signature })?;
-        Ok(())
+    /// Takes what pages a window of the sender's has.
+    pub fn find_pages<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        window: u32,
+        digests: &[u8],
+    ) -> Result<(), Trouble> {
+        let (rebuilding, mut canvas) = self.rebuilding()?;
+        rebuilding.find(peer, &mut canvas, window, digests)
     }
 
     /// Rebuilds a window.
-    pub fn apply<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        number: u32,
-        pages: &[u8],
-        patch: &[u8],
-    ) -> Result<(), Trouble> {
-        let (window, bytes, announced) = self.basis_window(number)?;
-        let pages =
-            PageSet::parse(window, pages).map_err(|_| Violation::Lie("a page set of another size"))?;
-        let rebuilt = match delta::apply_patch(window, &bytes, &pages, patch, announced) {
-            Ok(rebuilt) => rebuilt,
-            // Two pages, or blocks, had one digest. Without digests to compare, the window comes whole.
-            Err(BadPatch::WrongDigest) if pages.len() < window.page_count() => {
-                peer.say(&Message::Pages { window: number, digests: vec![] })?;
-                return Ok(());
-            }
-            Err(_) => return Err(Violation::Lie("a patch that does not fit").into()),
-        };
-        self.staged.file().write_all_at(&rebuilt, window.offset()).map_err(refuse_io)?;
-        let basis = self.basis.as_mut().expect("basis_window found it");
-        basis.in_flight.retain(|(in_flight, _)| *in_flight != number);
-        self.pump(peer)
+    pub fn apply<S: Stream>(&mut self, peer: &mut Peer<S>, window: u32, patch: &[u8]) -> Result<(), Trouble> {
+        let (rebuilding, mut canvas) = self.rebuilding()?;
+        rebuilding.apply(peer, &mut canvas, window, patch)
     }
 
-    /// The basis of a window that is being worked on.
-    fn basis_window(&self, number: u32) -> Result<(delta::Window, Vec<u8>, WindowDigest), Trouble> {
-        let basis = self.basis.as_ref().ok_or(Violation::Lie("a delta without windows"))?;
-        let digest = basis.in_flight.iter().find(|(in_flight, _)| *in_flight == number);
-        let (_, digest) = *digest.ok_or(Violation::Lie("a window that is not being worked on"))?;
-        let window = self.geometry.window(number).expect("only such are in flight");
-        let bytes =
-            read_range(self.staged.file(), window.basis_range(basis.basis_bytes)).map_err(refuse_io)?;
-        Ok((window, bytes, digest))
+    fn rebuilding(&mut self) -> Result<(&mut Rebuilding, Canvas<'_>), Violation> {
+        let rebuilding = self.rebuilding.as_mut().ok_or(Violation::Lie("a delta without windows"))?;
+        let canvas = Canvas { file: self.staged.file(), geometry: self.geometry, tree: &mut self.tree };
+        Ok((rebuilding, canvas))
     }
 
     /// All windows are there; is it the file whose digest the sender says?
     ///
     /// # Errors
-    /// If windows are missing, or it cannot be read.
+    /// If windows are missing, or could not be written.
     pub fn verdict<S: Stream>(&mut self, peer: &mut Peer<S>, digest: [u8; 32]) -> Result<Verdict, Trouble> {
-        if self.windows != self.geometry.window_count() {
+        self.check_complete()?;
+        peer.while_working(|| self.stop_writing())??;
+        if self.tree.len() != self.geometry.window_count() {
             return Err(Violation::Lie("the end of an unfinished file").into());
         }
-        let (by_delta, staged) = (self.basis.take().is_some(), &self.staged);
-        let found = match by_delta {
-            true => peer.while_working(|| digest_of(staged.file()))?.map_err(refuse_io)?,
-            false => self.digest.finish(),
-        };
-        Ok(match (found == digest, by_delta) {
+        let by_delta = self.rebuilding.take().is_some();
+        Ok(match (self.tree.finish() == digest, by_delta) {
             (true, _) => Verdict::Sound,
             (false, true) => Verdict::DeltaWrong,
             (false, false) => Verdict::Damaged,
@@ -185,29 +200,12 @@ impl Arriving {
 
     /// Begins anew, in full, with another file to write to.
     pub fn start_over(&mut self, staged: Staged) {
-        (self.windows, self.digest, self.staged) = (0, FileDigest::new(), staged);
+        (self.windows, self.amendable, self.staged) = (0, 0, staged);
+        (self.tree, self.writing) = (WindowTree::default(), None);
     }
 }
 
-fn read_range(file: &File, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; (range.end - range.start) as usize];
-    file.read_exact_at(&mut bytes, range.start)?;
-    Ok(bytes)
-}
-
-/// The digest of a whole file, read in small pieces.
-fn digest_of(file: &File) -> io::Result<[u8; 32]> {
-    let (mut digest, mut piece, mut offset) = (FileDigest::new(), vec![0; 256 << 10], 0);
-    loop {
-        match file.read_at(&mut piece, offset)? {
-            0 => return Ok(digest.finish()),
-            read => {
-                digest.feed(&piece[..read]);
-                offset += read as u64;
-            }
-        }
-    }
-}
-
+/// What a window holds that does not hold a window.
+pub const WINDOW_SIZE: Violation = Violation::Lie("a window of another size");
 /// How long we wait for writers, and they for us, at most.
 const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

@@ -1,5 +1,5 @@
 //! Accept a peer; drive a [`Receiver`] on a drive of ours. One database at a time is a `visit`; a file that comes with it
-//! is `arriving`; a device compared with the peer's is `comparing`; what goes wrong is `trouble`.
+//! is `arriving`, in full by `writing` or as a delta by `rebuilding`; a device compared with the peer's is `comparing`; what goes wrong is `trouble`.
 //!
 //! Each connection is served by a thread of its own; there are at most [`CONNECTIONS_LIMIT`]. What a peer asks for is
 //! looked at with distrust: the device must be one that our ring puts on this node, the partition must be the one that
@@ -7,8 +7,10 @@
 
 mod arriving;
 mod comparing;
+mod rebuilding;
 mod trouble;
 mod visit;
+mod writing;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -32,7 +34,7 @@ use visit::{Progress, Visit};
 
 pub use comparing::{Comparing, message_of};
 pub use trouble::quarantine;
-pub use visit::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+pub use visit::{SAMPLE_PAGES, say_ranges};
 
 /// Connections served at once. Each costs a thread's stack and a few small buffers until it ships a file.
 pub const CONNECTIONS_LIMIT: usize = 512;
@@ -115,10 +117,7 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
     let mut receiver = Receiver::start();
     let mut work: Option<Work> = None;
     loop {
-        let message = match work {
-            Some(_) => peer.hear(),
-            None => peer.hear_within(IDLE_LIMIT),
-        };
+        let message = hear(peer, node, work.as_mut());
         let message = match message {
             Err(PeerError::Gone) if work.as_ref().is_none_or(Work::is_quiet) => return Ok(()),
             // Nothing was asked for a long time. Whoever wants more calls again.
@@ -169,6 +168,10 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
                     Err(refusal) => Err(refusal.into()),
                 }
             }
+            (Some(Work::Visit(visit)), Action::Wait) if receiver.is_collecting() => {
+                visit.provide_for_ranges(peer)?;
+                Ok(Progress::Under)
+            }
             (_, Action::Wait) => Ok(Progress::Under),
             (Some(Work::Visit(visit)), action) => visit.act(peer, action),
             // Left over from before a refusal, or too late: we had taken the silence for the end.
@@ -195,6 +198,40 @@ fn tell<S: Stream>(peer: &mut Peer<S>, sums: Vec<Opened>) -> Result<Progress, Tr
     Ok(if message == Message::Alike { Progress::Over } else { Progress::Under })
 }
 
+/// Waits for the next message, and for the memory that it takes, before it is read. Whoever waits for either holds none.
+fn hear<S: Stream>(peer: &mut Peer<S>, node: &Node, work: Option<&mut Work>) -> Result<Message, PeerError> {
+    let Some(Work::Visit(visit)) = work else {
+        let bytes =
+            peer.announced_within(if work.is_some() { node.config.node_timeout } else { IDLE_LIMIT })?;
+        let _share = match bytes {
+            0..=SMALL_MESSAGE_BYTES => None,
+            bytes => {
+                let take = || node.answering.take(bytes as u64 * 2, MEMORY_PATIENCE, &node.stop);
+                Some(peer.while_working(take)?.ok_or(PeerError::Stopped)?)
+            }
+        };
+        return peer.hear();
+    };
+    let bytes = match peer.announced_within(REST_AFTER) {
+        Err(PeerError::TooSlow(_)) if !peer.is_mid_message() => {
+            visit.rest();
+            peer.rest();
+            peer.announced_within(node.config.node_timeout)?
+        }
+        announced => announced?,
+    };
+    if bytes > SMALL_MESSAGE_BYTES {
+        visit.provide_for(peer, bytes)?;
+    }
+    peer.hear()
+}
+
+/// How long a database stays open for a peer that says nothing.
+const REST_AFTER: Duration = Duration::from_millis(50);
+/// How long a peer is kept waiting for memory. Others may be bringing large files.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(3600);
+/// What is taken in without a share of the memory: no more than is read of a connection anyway.
+const SMALL_MESSAGE_BYTES: usize = 4 << 10;
 /// How long, in milliseconds, an accept loop waits for a caller before it looks whether it should end.
 const ACCEPT_WAIT: u8 = 200;
 /// A thread that answers keeps its buffers on the heap.

@@ -11,6 +11,7 @@ use crate::protocol::Violation;
 use crate::protocol::message::Refusal;
 
 /// Why an action failed.
+#[derive(Debug)]
 pub enum Trouble {
     /// The connection is of no use any more.
     Peer(PeerError),

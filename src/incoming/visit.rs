@@ -1,17 +1,18 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use log::{debug, info, warn};
 
+use super::MEMORY_PATIENCE;
 use super::arriving::{Arriving, Verdict};
 use super::trouble::{Trouble, quarantine, refuse_broker, refuse_drive, refuse_io};
 use crate::arrival::{Arrival, ArrivalError};
 use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
 use crate::config::Reserve;
-use crate::delta::{self, Geometry, PageDigest};
+use crate::delta::{self, Geometry, PageDigest, PageIndex};
 use crate::drive::{DeviceName, Drive, HashDir, LiveFile};
 use crate::ledger::{Entry, Key, Ledger, StateDigest};
 use crate::look::sum_up;
@@ -21,7 +22,7 @@ use crate::peer::{Peer, PeerError, Stream};
 use crate::protocol::message::{Basis, Intent, Meet, Message, Refusal, Role, Settled, Shape};
 use crate::protocol::receiver::Action;
 use crate::protocol::{RANGES_PER_MESSAGE, Violation};
-use crate::replica::{Direction, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
+use crate::replica::{Direction, Metadata, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
 use crate::ring::{Device, Ring};
 use crate::timestamp::Timestamp;
 
@@ -33,12 +34,18 @@ pub struct Visit<'a> {
     meet: Meet,
     /// If it puts the database here: then the ledger keeps account of it.
     ring: Option<Arc<Ring>>,
+    /// There is a database here.
+    is_here: bool,
+    /// Open while it is worked on, with the memory for that.
     broker: Option<Broker>,
-    file: Option<Arriving>,
-    /// Memory for rows; held while they come.
     share: Option<Share>,
-    /// More of it, to merge many at once.
+    /// More of it, to merge many rows at once.
     spare: Option<Share>,
+    /// Rows are coming.
+    in_rows: bool,
+    /// Many shard ranges are, for which there is all the memory that there is.
+    in_ranges: bool,
+    file: Option<Arriving>,
 }
 
 /// How far an exchange has come.
@@ -55,9 +62,27 @@ impl<'a> Visit<'a> {
         let ring = node.ring();
         let (drive, dir, primary) = judge(node, &ring, &meet)?;
         let ring = primary.then_some(ring);
-        let mut visit =
-            Visit { node, drive, dir, meet, ring, broker: None, file: None, share: None, spare: None };
+        let metadata_bytes: usize =
+            meet.info.metadata.0.iter().map(|item| item.key.len() + item.value.len()).sum();
+        let share = Some(take_share(node, OPEN_BYTES + metadata_bytes as u64 * BYTES_PER_METADATA_BYTE)?);
+        let (broker, spare, file) = (None, None, None);
+        let mut visit = Visit {
+            node,
+            drive,
+            dir,
+            meet,
+            ring,
+            is_here: false,
+            broker,
+            share,
+            spare,
+            in_rows: false,
+            in_ranges: false,
+            file,
+        };
         let said = visit.introduce()?;
+        // Settled by now. Much can be kept by those who introduce themselves and then say nothing.
+        visit.meet.info.metadata = Metadata::default();
         Ok((visit, said))
     }
 
@@ -127,7 +152,7 @@ impl<'a> Visit<'a> {
         if self.meet.intent == Intent::Leave {
             self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
         }
-        self.broker = Some(broker);
+        (self.broker, self.is_here) = (Some(broker), true);
         let agreed = self.confirmed(&info);
         Ok(match info.agrees_with(theirs) {
             true => Message::Equal { id: info.id, max_row: info.max_row, point, agreed },
@@ -176,12 +201,68 @@ impl<'a> Visit<'a> {
 
     /// Nothing is under way that a peer could leave unfinished.
     pub fn is_quiet(&self) -> bool {
-        self.file.is_none() && self.share.is_none()
+        self.file.is_none() && !self.in_rows
     }
 
     /// There is a database here.
     pub fn is_here(&self) -> bool {
-        self.broker.is_some()
+        self.is_here
+    }
+
+    /// Lets go of the database and of the memory for it, as long as the peer has nothing to say: others wait for it.
+    pub fn rest(&mut self) {
+        (self.broker, self.spare) = (None, None);
+        if !self.in_ranges {
+            self.share = None;
+        }
+    }
+
+    /// Sees to it that there is memory for a message of so many bytes and what becomes of it. A file has its own.
+    pub fn provide_for<S: Stream>(&mut self, peer: &mut Peer<S>, bytes: usize) -> Result<(), PeerError> {
+        let needed = OPEN_BYTES + (bytes as u64 * BYTES_PER_MESSAGE_BYTE).min(MESSAGE_BYTES_LIMIT);
+        if self.file.is_some()
+            || self.in_ranges
+            || self.share.as_ref().is_some_and(|share| share.bytes() >= needed)
+        {
+            return Ok(());
+        }
+        // Given back first: who holds memory and waits for more may wait for another who does the same.
+        self.share = None;
+        let node = self.node;
+        self.share = node.answering.take_at_once(needed, &node.stop);
+        if self.share.is_none() {
+            self.rest();
+            let take = || node.answering.take(needed, MEMORY_PATIENCE, &node.stop);
+            self.share = Some(peer.while_working(take)?.ok_or(PeerError::Stopped)?);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is memory for many shard ranges, which are only merged when all are there: one peer at a
+    /// time has all of it.
+    pub fn provide_for_ranges<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<(), PeerError> {
+        if !self.in_ranges {
+            self.rest();
+            let node = self.node;
+            let take = || node.answering.take(u64::MAX, MEMORY_PATIENCE, &node.stop);
+            self.share = Some(peer.while_working(take)?.ok_or(PeerError::Stopped)?);
+            self.in_ranges = true;
+        }
+        Ok(())
+    }
+
+    /// Opens the database again if it was let go.
+    fn wake<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<&mut Broker, Trouble> {
+        if self.broker.is_none() {
+            let (node, dir, share) = (self.node, &self.dir, self.share.take());
+            let (share, broker) = peer.while_working(|| {
+                let share = share.map_or_else(|| take_share(node, OPEN_BYTES), Ok)?;
+                let broker = Broker::open(dir).map_err(|error| refuse_broker(dir, error))?;
+                Ok::<_, Refusal>((share, broker))
+            })??;
+            (self.share, self.broker) = (Some(share), Some(broker));
+        }
+        Ok(self.broker.as_mut().expect("opened above"))
     }
 
     /// Does what the receiver's half of the conversation asks for.
@@ -195,13 +276,22 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Over);
             }
             Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
-            Action::Append(window) => self.file()?.append(&window)?,
+            Action::Append(window) => {
+                self.file()?.append(window)?;
+                // Windows of zeros travel faster than they are hashed: the sender may be waiting for the end already.
+                peer.still_here()?;
+            }
+            Action::Amend { window, file_bytes, bytes } => {
+                let (before, after) = self.file()?.resized(file_bytes)?;
+                self.check_room(after.file_bytes().saturating_sub(before.file_bytes()))?;
+                self.file()?.amend(window, after, bytes)?;
+            }
             Action::CompareWindows(digests) => {
                 let file = self.file.as_mut().ok_or(NO_FILE)?;
                 file.compare_windows(peer, &self.drive, &self.dir, &digests)?;
             }
-            Action::Sign { window, pages } => self.file()?.sign(peer, window, &pages)?,
-            Action::Apply { window, pages, patch } => self.file()?.apply(peer, window, &pages, &patch)?,
+            Action::FindPages { window, digests } => self.file()?.find_pages(peer, window, &digests)?,
+            Action::Apply { window, patch } => self.file()?.apply(peer, window, &patch)?,
             Action::Install { digest, max_row } => return self.install(peer, digest, max_row),
         }
         Ok(Progress::Under)
@@ -216,11 +306,19 @@ impl<'a> Visit<'a> {
         peer: &mut Peer<S>,
         ranges: Vec<ShardRange>,
     ) -> Result<(), Trouble> {
+        let held = self.with_broker(peer, Broker::shard_range_count)?;
+        if held > RANGES_PER_MESSAGE as u64 {
+            self.provide_for_ranges(peer)?;
+        }
         let merged = self.with_broker(peer, |broker| {
             broker.merge_shard_ranges(ranges)?;
             broker.shard_ranges()
         })?;
         say_ranges(peer, merged)?;
+        self.in_ranges = false;
+        if let Some(share) = &mut self.share {
+            share.shrink(OPEN_BYTES);
+        }
         Ok(())
     }
 
@@ -228,23 +326,25 @@ impl<'a> Visit<'a> {
         let Some(through) = rows.last().and_then(|row| row.row_id) else {
             return Err(Violation::Lie("a batch without rows").into());
         };
-        self.file = None;
-        if self.share.is_none() {
-            self.share = Some(self.take_share(ROWS_SHARE_BYTES)?);
+        if let Some(file) = self.file.take() {
+            self.share = Some(file.into_share());
+        }
+        if !std::mem::replace(&mut self.in_rows, true) {
             self.check_room(0)?;
         }
         let sender = self.meet.info.id.clone();
         let dir = self.dir.clone();
-        let broker = self.broker.as_mut();
-        let broker = broker.expect("rows are only heard where there is a database");
-        if self.spare.is_none() && rows.len() >= MANY_ROWS {
-            self.spare = self.node.answering.take_spare(SPARE_BYTES);
-            if self.spare.is_some() {
-                broker.widen_cache(SPARE_BYTES).map_err(|error| refuse_broker(&dir, error))?;
-            }
+        let spare = match self.spare.is_none() && rows.len() >= MANY_ROWS {
+            true => self.node.caches.take_spare(SPARE_BYTES),
+            false => None,
+        };
+        let broker = self.wake(peer)?;
+        if spare.is_some() {
+            broker.widen_cache(SPARE_BYTES).map_err(|error| refuse_broker(&dir, error))?;
         }
         peer.while_working(|| broker.give_way().and_then(|()| broker.merge_rows(rows, Some(&sender))))?
             .map_err(|error| refuse_broker(&dir, error))?;
+        self.spare = self.spare.take().or(spare);
         peer.say(&Message::Took { through })?;
         Ok(())
     }
@@ -275,7 +375,7 @@ impl<'a> Visit<'a> {
             Ok(info)
         })?;
         self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
-        (self.share, self.spare) = (None, None);
+        (self.spare, self.in_rows) = (None, false);
         self.note(restart);
         peer.say(&settled(info))?;
         Ok(())
@@ -289,14 +389,18 @@ impl<'a> Visit<'a> {
     ) -> Result<(), Trouble> {
         let geometry = Geometry::new(shape.file_bytes, shape.page_bytes, shape.window_bytes)
             .map_err(|_| Violation::Lie("a file of impossible shape"))?;
-        let here = match &mut self.broker {
-            Some(broker) => Some(broker.info().map_err(|error| refuse_broker(&self.dir, error))?),
-            None => None,
+        let here = match self.is_here {
+            true => Some(self.with_broker(peer, Broker::info)?),
+            false => None,
         };
         if here.as_ref().is_some_and(|info| info.sharding_initiated) {
             return Err(Refusal::Sharding.into());
         }
-        let share = self.take_share(FILE_SHARE_BYTES)?;
+        self.rest();
+        let (node, least) = (self.node, OPEN_BYTES + geometry.memory_bytes());
+        let most = least + PageIndex::BYTES;
+        let take = || node.answering.take_between(least, most, MEMORY_PATIENCE, &node.stop);
+        let share = peer.while_working(take)?.ok_or(Refusal::Busy)?;
         // The file itself, and as much again for rows of ours and the journal of their merge.
         self.check_room(shape.file_bytes + shape.file_bytes / 4)?;
         let staged = self.drive.stage("arriving").map_err(refuse_drive)?;
@@ -309,7 +413,8 @@ impl<'a> Visit<'a> {
             Some(_) => self.sample(geometry)?,
             None => None,
         };
-        self.file = Some(Arriving::new(geometry, staged, file_name, share));
+        let index_bytes = share.bytes().saturating_sub(least);
+        self.file = Some(Arriving::new(geometry, staged, file_name, index_bytes, share));
         peer.say(&Message::Accept(basis))?;
         Ok(())
     }
@@ -351,7 +456,7 @@ impl<'a> Visit<'a> {
                 return Ok(Progress::Under);
             }
         }
-        let had_one = self.broker.take().is_some();
+        let had_one = std::mem::replace(&mut self.is_here, true);
         let arrival = Arrival {
             dir: &self.dir,
             device: self.meet.place.device.as_str(),
@@ -390,13 +495,9 @@ impl<'a> Visit<'a> {
         peer: &mut Peer<S>,
         work: impl FnOnce(&mut Broker) -> Result<T, BrokerError> + Send,
     ) -> Result<T, Trouble> {
-        let broker = self.broker.as_mut().expect("only heard where there is a database");
-        peer.while_working(|| work(broker))?.map_err(|error| refuse_broker(&self.dir, error).into())
-    }
-
-    fn take_share(&self, bytes: u64) -> Result<Share, Refusal> {
-        let deadline = Instant::now() + self.node.config.node_timeout / 2;
-        self.node.answering.take(bytes, deadline, &self.node.stop).ok_or(Refusal::Busy)
+        let dir = self.dir.clone();
+        let broker = self.wake(peer)?;
+        peer.while_working(|| work(broker))?.map_err(|error| refuse_broker(&dir, error).into())
     }
 
     fn check_room(&self, wanted_bytes: u64) -> Result<(), Refusal> {
@@ -410,6 +511,11 @@ impl<'a> Visit<'a> {
             Err(error) => Err(refuse_io(error)),
         }
     }
+}
+
+/// Waits for memory; the peer must be told meanwhile.
+fn take_share(node: &Node, bytes: u64) -> Result<Share, Refusal> {
+    node.answering.take(bytes, MEMORY_PATIENCE, &node.stop).ok_or(Refusal::Busy)
 }
 
 /// The device of this name, if the ring puts it on this node.
@@ -468,14 +574,18 @@ fn settled(info: ReplicaInfo) -> Message {
 
 /// A message about a file that was not offered.
 const NO_FILE: Violation = Violation::Lie("a window of no file");
-/// What merging batches of rows takes: a batch packed, unpacked, and SQLite's cache.
-const ROWS_SHARE_BYTES: u64 = 5 << 20;
+/// An open database: SQLite's connection, what it read of the schema, and prepared statements.
+const OPEN_BYTES: u64 = 256 << 10;
+/// What metadata takes for each of its bytes, to be merged and written.
+const BYTES_PER_METADATA_BYTE: u64 = 4;
+/// What a message takes for each of its bytes: rows shrink to a tenth when they are packed, and are merged with as many.
+const BYTES_PER_MESSAGE_BYTE: u64 = 20;
+/// What it takes at most: rows are limited before they are packed.
+const MESSAGE_BYTES_LIMIT: u64 = 6 << 20;
 /// Rows that change so many pages of a large database that more of them should stay in memory, and how much more: all
 /// that a thousand rows change, which are two pages each.
 const MANY_ROWS: usize = 500;
 /// See [`MANY_ROWS`].
 const SPARE_BYTES: u64 = 9 << 20;
-/// What taking in a file takes: a few windows in several forms.
-pub const FILE_SHARE_BYTES: u64 = 8 << 20;
 /// Pages compared to learn whether a basis is worth reusing.
 pub const SAMPLE_PAGES: u32 = 256;

@@ -1,29 +1,30 @@
-//! Call a peer; drive a [`Sender`] with a database of ours, or ([`compare`]) ask which of them it would be worth while with.
+//! Call a peer; drive a [`Sender`] with a database of ours, or ([`compare`]) ask which of them it would be worth while
+//! with. A file that goes there is `shipping`.
 
 mod compare;
+mod shipping;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::broker::{Broker, BrokerError, fresh_id};
 use crate::budget::Share;
-use crate::delta::{self, FileDigest, Geometry, PageDigest, PageDigests, PageSet, Signature, WindowDigest};
-use crate::drive::{Drive, DriveError, HashDir, Patience, Snapshot, snapshot};
-use crate::incoming::{FILE_SHARE_BYTES, SAMPLE_PAGES, say_ranges};
+use crate::delta::Geometry;
+use crate::drive::{Drive, DriveError, HashDir, Patience};
+use crate::incoming::say_ranges;
 use crate::ledger::LedgerError;
 use crate::merge::{self, PolicyClaim};
 use crate::node::Node;
 use crate::peer::{Peer, PeerError, Stream};
-use crate::protocol::message::{Agreed, Basis, Intent, Meet, Message, Place, Refusal, Role, Shape};
+use crate::protocol::message::{Agreed, Intent, Meet, Message, Place, Refusal, Role};
 use crate::protocol::rows::{ROWS_BYTES_LIMIT, ROWS_LIMIT, packed_bytes};
 use crate::protocol::sender::{Action, Known, Limits, Outcome, Sender};
-use crate::protocol::{DIGESTS_PER_MESSAGE, Violation};
+use crate::protocol::{RANGES_PER_MESSAGE, Violation};
 use crate::replica::{DbState, Direction, Metadata, PolicyIndex, ReplicaInfo, RowHash, RowId, SyncPoint};
 use crate::ring::DeviceId;
 use crate::strategy::Choice;
 use crate::timestamp::{Stamp, Timestamp};
+use shipping::Shipping;
 
 pub use compare::{CompareError, Compared, Pair, compare};
 
@@ -154,7 +155,7 @@ pub enum Seen {
     Refused(Refusal),
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
     /// Makes a peer's replica agree with ours.
     ///
     /// # Errors
@@ -173,7 +174,8 @@ impl Subject<'_> {
         if self.proven {
             sender = sender.proven();
         }
-        let mut shipping = None;
+        // Never both at once: see `budget`.
+        let (mut shipping, mut rows_share, mut ranges_share) = (None, None, None);
         let (mut rows_sent, mut restarted) = (0, false);
         loop {
             (sender, actions) = 'step: {
@@ -181,20 +183,31 @@ impl Subject<'_> {
                     match action {
                         Action::Say(message) => peer.say(&message)?,
                         Action::Adopt(theirs) => self.adopt(&theirs)?,
-                        Action::TellRanges => say_ranges(peer, self.broker.shard_ranges()?)?,
+                        Action::TellRanges => {
+                            ranges_share = Some(self.share_for_ranges(peer)?);
+                            say_ranges(peer, self.broker.shard_ranges()?)?;
+                        }
                         Action::MergeRanges(ranges) => {
                             self.broker.merge_shard_ranges(ranges)?;
+                            drop(ranges_share.take());
                             break 'step sender.ranges_merged(self.broker.info()?.sharding_initiated);
                         }
                         Action::SendRows { after, in_bulk } => {
-                            let (last, count) = self.send_rows(peer, after, in_bulk)?;
+                            // Once a file was offered, the peer holds memory until it comes: none may be waited for.
+                            rows_share = rows_share.or(shipping.take().map(Shipping::into_share));
+                            let share = match &rows_share {
+                                Some(share) => share,
+                                None => rows_share.insert(self.share_for_rows(peer)?),
+                            };
+                            let (last, count) = self.send_rows(peer, after, in_bulk, share.bytes())?;
                             rows_sent += count;
                             break 'step sender.sent_rows(last, count > 0);
                         }
                         Action::Offer => {
+                            drop(rows_share.take());
                             let open = self.open_file(peer)?;
                             let epoch = self.epoch();
-                            peer.say(&Message::Offer { shape: open.shape, epoch })?;
+                            peer.say(&Message::Offer { shape: open.shape(), epoch })?;
                             shipping = Some(open);
                         }
                         Action::Weigh(basis) => {
@@ -205,15 +218,14 @@ impl Subject<'_> {
                             if let Some(heard) = file(&mut shipping).send(peer)? {
                                 break 'step sender.hear(heard)?;
                             }
+                            file(&mut shipping).finish(peer, self.broker)?;
                         }
                         Action::SendWindows => file(&mut shipping).send_windows(peer)?,
-                        Action::Compare { window, digests } => {
-                            file(&mut shipping).compare(peer, window, &digests)?;
+                        Action::TellPages { window } => file(&mut shipping).tell_pages(peer, window)?,
+                        Action::MakePatch { window, pages, blocks, signature } => {
+                            file(&mut shipping).patch(peer, window, &pages, blocks, signature)?;
                         }
-                        Action::MakePatch { window, signature } => {
-                            file(&mut shipping).patch(peer, window, signature)?;
-                        }
-                        Action::TellFileDone => file(&mut shipping).say_done(peer)?,
+                        Action::TellFileDone => file(&mut shipping).finish(peer, self.broker)?,
                         Action::Remember { id, point, restart } => {
                             let point =
                                 point.or(shipping.as_ref().map(|file| file.max_row)).unwrap_or(RowId::NONE);
@@ -293,19 +305,36 @@ impl Subject<'_> {
         Ok(())
     }
 
+    /// For ours and the peer's, of which there are about as many.
+    fn share_for_ranges<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Share, ExchangeError> {
+        let count = self.broker.shard_range_count()?.max(RANGES_PER_MESSAGE as u64);
+        let node = self.node;
+        let take = || node.calling.take(count * BYTES_PER_RANGE, MEMORY_PATIENCE, &node.stop);
+        peer.while_working(take)?.ok_or(ExchangeError::NoMemory)
+    }
+
+    fn share_for_rows<S: Stream>(&self, peer: &mut Peer<S>) -> Result<Share, ExchangeError> {
+        let node = self.node;
+        let most = ROWS_BYTES_LIMIT as u64 * BYTES_PER_ROWS_BYTE;
+        let take = || node.calling.take_between(most / 4, most, MEMORY_PATIENCE, &node.stop);
+        peer.while_working(take)?.ok_or(ExchangeError::NoMemory)
+    }
+
     /// Sends the next batch; returns its last row and how many there were.
     fn send_rows<S: Stream>(
         &mut self,
         peer: &mut Peer<S>,
         after: RowId,
         in_bulk: bool,
+        memory_bytes: u64,
     ) -> Result<(RowId, u64), ExchangeError> {
         let limit = if in_bulk { ROWS_IN_BULK } else { self.node.config.per_diff.min(ROWS_LIMIT) };
-        let mut rows = self.broker.rows_within(after, limit, ROWS_BYTES_LIMIT)?;
+        let limit_bytes = ROWS_BYTES_LIMIT.min((memory_bytes / BYTES_PER_ROWS_BYTE) as usize);
+        let mut rows = self.broker.rows_within(after, limit, limit_bytes)?;
         let mut bytes = 0;
         let fitting = rows.iter().take_while(|row| {
             bytes += packed_bytes(row);
-            bytes <= ROWS_BYTES_LIMIT
+            bytes <= limit_bytes
         });
         let fitting = fitting.count();
         rows.truncate(fitting.max(1));
@@ -316,43 +345,17 @@ impl Subject<'_> {
     }
 
     /// Freezes our file for shipping.
-    fn open_file<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Shipping, ExchangeError> {
-        let deadline = Instant::now() + self.node.config.node_timeout;
+    fn open_file<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Shipping<'a>, ExchangeError> {
         let (node, drive, dir) = (self.node, self.drive, self.dir);
-        let share = peer
-            .while_working(|| node.calling.take(FILE_SHARE_BYTES, deadline, &node.stop))?
-            .ok_or(ExchangeError::NoMemory)?;
+        let (file_bytes, page_bytes) = (self.info.file_bytes, self.info.page_bytes);
+        // What cannot be cut into windows is found out when it is opened.
+        let [least, most] = [0, u64::MAX]
+            .map(|memory| Geometry::within(memory, file_bytes, page_bytes).map_or(0, Geometry::memory_bytes));
+        let take = || node.calling.take_between(least, most, MEMORY_PATIENCE, &node.stop);
+        let share = peer.while_working(take)?.ok_or(ExchangeError::NoMemory)?;
         let path =
             dir.in_charge().map_err(|error| DriveError::io(dir.dir(), error))?.ok_or(BrokerError::Missing)?;
-        let broker = &mut self.broker;
-        let snapshot = peer.while_working(|| -> Result<Snapshot, ExchangeError> {
-            for _ in 0..HOT_JOURNAL_TRIES {
-                match snapshot(&path, drive, &PATIENCE) {
-                    // Reading through SQLite rolls the journal back.
-                    Err(DriveError::HotJournal { .. }) => drop(broker.max_row()?),
-                    other => return Ok(other?),
-                }
-            }
-            Ok(snapshot(&path, drive, &PATIENCE)?)
-        })??;
-        let max_row = Broker::open_file(snapshot.path())?.max_row()?;
-        let shape = Shape {
-            file_bytes: snapshot.len(),
-            page_bytes: snapshot.page_bytes(),
-            window_bytes: delta::DEFAULT_WINDOW_BYTES,
-        };
-        let geometry = Geometry::new(shape.file_bytes, shape.page_bytes, shape.window_bytes)
-            .map_err(|_| DriveError::NotADatabase { path })?;
-        Ok(Shipping {
-            snapshot,
-            shape,
-            geometry,
-            max_row,
-            digest: None,
-            compared: 0,
-            wanted: HashMap::new(),
-            _share: share,
-        })
+        Shipping::open(peer, path, drive, self.broker, node.config.agent.compress, share)
     }
 
     /// The sharding epoch in the name of our file.
@@ -419,157 +422,17 @@ pub fn onlooker(account: &str, container: &str) -> ReplicaInfo {
     }
 }
 
-fn file(shipping: &mut Option<Shipping>) -> &mut Shipping {
+fn file<'a, 'b>(shipping: &'b mut Option<Shipping<'a>>) -> &'b mut Shipping<'a> {
     shipping.as_mut().expect("a file is shipped only after it was offered")
-}
-
-/// A file of ours on its way.
-struct Shipping {
-    snapshot: Snapshot,
-    shape: Shape,
-    geometry: Geometry,
-    max_row: RowId,
-    digest: Option<[u8; 32]>,
-    /// How often the peer named a window that differs.
-    compared: u64,
-    /// Pages that were asked for and wait for their signature.
-    wanted: HashMap<u32, PageSet>,
-    _share: Share,
-}
-
-impl Shipping {
-    fn read(&self, window: delta::Window) -> Result<Vec<u8>, ExchangeError> {
-        let mut bytes = vec![0; window.bytes()];
-        self.snapshot.read_exact(window.offset(), &mut bytes).map_err(|error| self.io(error))?;
-        Ok(bytes)
-    }
-
-    fn io(&self, error: io::Error) -> ExchangeError {
-        ExchangeError::Drive(DriveError::io(self.snapshot.path(), error))
-    }
-
-    /// Compares a sample of the peer's pages with ours; the part that is equal, if they can be compared.
-    fn weigh(&self, basis: &Basis) -> Result<Option<f64>, ExchangeError> {
-        if basis.page_bytes != self.shape.page_bytes {
-            return Ok(None);
-        }
-        let page_bytes = u64::from(self.shape.page_bytes);
-        let pages = basis.file_bytes.min(self.shape.file_bytes) / page_bytes;
-        let mut page = vec![0; self.shape.page_bytes as usize];
-        let mut ours = Vec::new();
-        for number in delta::sample(pages, SAMPLE_PAGES) {
-            self.snapshot.read_exact(number * page_bytes, &mut page).map_err(|error| self.io(error))?;
-            ours.push(PageDigest::of(&page));
-        }
-        let theirs: Vec<PageDigest> =
-            basis.sample.chunks_exact(PageDigest::BYTES).map(PageDigest::read).collect();
-        if theirs.len() != ours.len() {
-            return Err(Violation::Lie("a sample of another size").into());
-        }
-        Ok(Some(delta::share_equal(&ours, &theirs)))
-    }
-
-    /// Sends every window; stops early if the peer refuses.
-    fn send<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<Option<Message>, ExchangeError> {
-        let mut digest = FileDigest::new();
-        for window in self.geometry.windows() {
-            let bytes = self.read(window)?;
-            digest.feed(&bytes);
-            peer.say(&Message::Literal(delta::compress_literals(&bytes)))?;
-            match peer.heard_already()? {
-                None | Some(Message::Working) => {}
-                refused @ Some(Message::Refused(_)) => return Ok(refused),
-                // Whatever else it says, it cannot be about a file that it does not have yet.
-                Some(early) => {
-                    return Err(Violation::OutOfTurn { expected: "nothing", heard: early.name() }.into());
-                }
-            }
-        }
-        self.digest = Some(digest.finish());
-        self.say_done(peer)?;
-        Ok(None)
-    }
-
-    fn say_done<S: Stream>(&self, peer: &mut Peer<S>) -> Result<(), ExchangeError> {
-        let digest = self.digest.expect("the digest is known when all windows are sent or compared");
-        peer.say(&Message::FileDone { digest, max_row: self.max_row })?;
-        Ok(())
-    }
-
-    fn send_windows<S: Stream>(&mut self, peer: &mut Peer<S>) -> Result<(), ExchangeError> {
-        let mut digest = FileDigest::new();
-        let mut digests = Vec::new();
-        for window in self.geometry.windows() {
-            let bytes = self.read(window)?;
-            digest.feed(&bytes);
-            digests.push(WindowDigest::of(&bytes).0);
-            if digests.len() == DIGESTS_PER_MESSAGE {
-                peer.say(&Message::Windows(std::mem::take(&mut digests)))?;
-            }
-            peer.still_here()?;
-        }
-        self.digest = Some(digest.finish());
-        // Of a file without windows the peer is told even so. After the last window it must not be: it may have said by
-        // then that all is rebuilt, and would say so twice.
-        if !digests.is_empty() || self.geometry.window_count() == 0 {
-            peer.say(&Message::Windows(digests))?;
-        }
-        Ok(())
-    }
-
-    fn compare<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        number: u32,
-        digests: &[u8],
-    ) -> Result<(), ExchangeError> {
-        let window = self.window(number)?;
-        // Each window comes up once, and once more if a digest matched by chance.
-        self.compared += 1;
-        if self.compared > u64::from(self.geometry.window_count()) * 2 {
-            return Err(Violation::TooMany("windows that differ").into());
-        }
-        let bytes = self.read(window)?;
-        let theirs = PageDigests::parse(window, digests)
-            .map_err(|_| Violation::Lie("page digests of another size"))?;
-        let pages = PageSet::differing(window, &bytes, &theirs);
-        if theirs.is_empty() || pages.is_empty() {
-            let patch = delta::make_patch(window, &bytes, &pages, None);
-            peer.say(&Message::Patch { window: number, pages: pages.to_bytes(), patch })?;
-            return Ok(());
-        }
-        peer.say(&Message::Want { window: number, pages: pages.to_bytes() })?;
-        if self.wanted.len() > crate::protocol::WINDOWS_IN_FLIGHT {
-            return Err(Violation::TooMany("windows at once").into());
-        }
-        self.wanted.insert(number, pages);
-        Ok(())
-    }
-
-    fn patch<S: Stream>(
-        &mut self,
-        peer: &mut Peer<S>,
-        number: u32,
-        signature: Vec<u8>,
-    ) -> Result<(), ExchangeError> {
-        let window = self.window(number)?;
-        let pages = self.wanted.remove(&number).ok_or(Violation::Lie("a signature that nobody wanted"))?;
-        let signature = Signature::parse(window, &pages, signature)
-            .map_err(|_| Violation::Lie("a signature that does not fit"))?;
-        let bytes = self.read(window)?;
-        let patch = delta::make_patch(window, &bytes, &pages, Some(&signature));
-        peer.say(&Message::Patch { window: number, pages: pages.to_bytes(), patch })?;
-        Ok(())
-    }
-
-    fn window(&self, number: u32) -> Result<delta::Window, Violation> {
-        self.geometry.window(number).ok_or(Violation::Lie("a window that the file does not have"))
-    }
 }
 
 /// Rows in a batch where all rows go.
 const ROWS_IN_BULK: usize = 5000;
-/// How often a crashed writer's journal is rolled back before we give up.
-const HOT_JOURNAL_TRIES: usize = 3;
+/// What a shard range takes in memory, ours and the peer's.
+const BYTES_PER_RANGE: u64 = 2 << 10;
+/// What a batch takes in memory for each byte of its rows: as rows, packed, compressed and as a message.
+const BYTES_PER_ROWS_BYTE: u64 = 6;
+/// How long work waits for memory, with the peer told that it does. Others may be shipping large files.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long we wait for writers, and they for us, at most.
 const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

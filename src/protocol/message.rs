@@ -66,21 +66,29 @@ pub enum Message {
     },
     /// One window of the file, compressed; windows come in order.
     Literal(Vec<u8>),
+    /// One window once more: it was written to while the file was sent. Comes when all windows were sent or rebuilt,
+    /// ascending.
+    Again {
+        /// Number of the window. One past the last if the file grew.
+        window: u32,
+        /// Bytes of the file now.
+        file_bytes: u64,
+        /// The window, as in [`Message::Literal`].
+        bytes: Vec<u8>,
+    },
     /// The digests of my windows, in order, in one or more parts.
     Windows(Vec<[u8; 16]>),
-    /// These pages of the window differ from yours: a bitmap. Answered by [`Message::Signature`].
-    Want {
+    /// The digests of all pages of a window that differs.
+    Pages {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
+        /// Five bytes a page.
+        digests: Vec<u8>,
     },
-    /// How to make the window from yours.
+    /// What was wanted of a window.
     Patch {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
         /// What the delta module made.
         patch: Vec<u8>,
     },
@@ -128,18 +136,21 @@ pub enum Message {
     },
     /// I can take it; this is what I have to start from.
     Accept(Option<Basis>),
-    /// The digests of the pages of a window that differs.
-    Pages {
+    /// My window differs from yours: what pages has it? Answered by [`Message::Pages`].
+    Differs {
         /// Number of the window.
         window: u32,
-        /// Eight bytes a page.
-        digests: Vec<u8>,
     },
-    /// A rolling signature over the pages that were wanted.
-    Signature {
+    /// I lack these pages of the window, wherever I looked; this is what I have in their places. Answered by
+    /// [`Message::Patch`].
+    Want {
         /// Number of the window.
         window: u32,
-        /// What the delta module made.
+        /// One bit a page.
+        pages: Vec<u8>,
+        /// Digests of the blocks of the first of them, as far as my file goes.
+        blocks: Vec<u8>,
+        /// A rolling signature of those pages, or nothing.
         signature: Vec<u8>,
     },
     /// Every window that differed has been rebuilt.

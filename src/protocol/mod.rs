@@ -15,9 +15,9 @@
 //!    * rows after a point, in batches, a few of them on their way at a time (`Rows`, `Took`), closed by the sync
 //!      points that the receiver inherits (`RowsDone`);
 //!    * or its file (`Offer`, `Accept`): as a delta against the receiver's own file (`Windows`, then for each window
-//!      that differs `Pages`, `Want`, `Signature`, `Patch`; then `Rebuilt`), or in full (`Literal`). A digest of the
-//!      whole file closes either (`FileDone`); where a delta does not come out equal (`Mismatch`), the file follows in
-//!      full.
+//!      that differs `Differs`, `Pages`, `Want`, `Patch`; then `Rebuilt`), or in full (`Literal`). What was written to
+//!      meanwhile follows (`Again`). A digest of the whole file closes either (`FileDone`); where a delta does not come
+//!      out equal (`Mismatch`), the file follows in full.
 //! 4. The receiver makes it durable and says what it ended with (`Settled`).
 //!
 //! The receiver may refuse at any point; what the sender says before it hears that is passed over. Anything else that
@@ -40,13 +40,16 @@ use crate::replica::ShardRange;
 use message::Message;
 
 /// What this end speaks. Raised when a message changes.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
 pub const FRAME_LIMIT: usize = 5 << 20;
 /// Batches of rows on their way at once: enough to keep reading, sending and merging at the same time.
 pub const BATCHES_IN_FLIGHT: u64 = 4;
 /// Windows of a delta worked on at once, for the same reason.
-pub const WINDOWS_IN_FLIGHT: usize = 8;
+pub const WINDOWS_IN_FLIGHT: usize = 64;
+/// What may be wanted of them and have no answer yet, in bytes: little enough for the buffers of any connection, so that
+/// a receiver who is still asking and a sender who is still answering never wait for each other.
+pub const WANTED_BYTES_IN_FLIGHT: usize = 64 << 10;
 /// The most shard ranges of one container that are exchanged.
 pub const RANGES_LIMIT: usize = 50_000;
 /// What they may take together, as text: some thousand of the longest names, or all of ordinary ones.
@@ -121,8 +124,9 @@ impl Message {
             Message::RowsDone { .. } => "rows done",
             Message::Offer { .. } => "an offer",
             Message::Literal(_) => "a literal window",
+            Message::Again { .. } => "a window once more",
             Message::Windows(_) => "window digests",
-            Message::Want { .. } => "want",
+            Message::Pages { .. } => "page digests",
             Message::Patch { .. } => "a patch",
             Message::FileDone { .. } => "file done",
             Message::Here { .. } => "here",
@@ -131,8 +135,8 @@ impl Message {
             Message::Refused(_) => "refused",
             Message::Took { .. } => "took",
             Message::Accept(_) => "accept",
-            Message::Pages { .. } => "page digests",
-            Message::Signature { .. } => "a signature",
+            Message::Differs { .. } => "differs",
+            Message::Want { .. } => "want",
             Message::Rebuilt => "rebuilt",
             Message::Mismatch => "mismatch",
             Message::Working => "working",

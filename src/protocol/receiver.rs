@@ -1,8 +1,8 @@
 //! The half that answers.
 //!
 //! It hears: `Compare`, at any time, and answers with its own sums if they differ, then `Open`s; `Meet`, at any time, and
-//! answers with its own replica; `Ranges`, and answers with its own; `Rows` and
-//! `RowsDone`; `Offer`, then `Literal`s or `Windows`, `Want`s and `Patch`es, then `FileDone`; `Working`, at any time. It
+//! answers with its own replica; `Ranges`, and answers with its own; `Rows` and `RowsDone`; `Offer`, then `Literal`s or
+//! `Windows`, `Pages` and `Patch`es, then `Again`s and `FileDone`; `Working`, at any time. It
 //! never speaks unasked, but for `Working` while it is busy with what it was last asked.
 //!
 //! A refusal leaves it deaf until the next `Meet` or `Compare`: what the sender said before it heard the refusal is on its way.
@@ -54,22 +54,29 @@ pub enum Action {
     },
     /// The next window of the file.
     Append(Vec<u8>),
-    /// Digests of the sender's next windows: say `Pages` for those that differ, a few at a time, and `Rebuilt` when
-    /// none is left.
-    CompareWindows(Vec<[u8; 16]>),
-    /// Say the `Signature` of these pages.
-    Sign {
+    /// A window that comes once more, of a file that has so many bytes now.
+    Amend {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
+        /// Bytes of the file now.
+        file_bytes: u64,
+        /// The window, packed.
+        bytes: Vec<u8>,
+    },
+    /// Digests of the sender's next windows: say `Differs` of those that do, a few at a time, and `Rebuilt` when none is
+    /// left.
+    CompareWindows(Vec<[u8; 16]>),
+    /// Look for these pages and say which you `Want`.
+    FindPages {
+        /// Number of the window.
+        window: u32,
+        /// Five bytes a page.
+        digests: Vec<u8>,
     },
     /// Rebuild the window.
     Apply {
         /// Number of the window.
         window: u32,
-        /// One bit a page.
-        pages: Vec<u8>,
         /// What the sender's delta made.
         patch: Vec<u8>,
     },
@@ -105,9 +112,9 @@ enum Expects {
     Work { ranges: Vec<ShardRange> },
     /// `Offer`; there is none.
     Offer,
-    /// `Literal`, `Windows` or `FileDone`.
+    /// `Literal`, `Again`, `Windows` or `FileDone`.
     File { can_delta: bool },
-    /// `Want`, `Patch`, `Windows` or `FileDone`.
+    /// `Pages`, `Patch`, `Windows`, `Again` or `FileDone`.
     Delta,
     /// `Meet` or `Compare`; all else is left over from before a refusal.
     Anything,
@@ -167,14 +174,20 @@ impl Receiver {
             (Expects::File { .. }, Message::Literal(window)) => {
                 step(Expects::File { can_delta: false }, Action::Append(window))
             }
+            (Expects::File { can_delta: false }, Message::Again { window, file_bytes, bytes }) => {
+                step(Expects::File { can_delta: false }, Action::Amend { window, file_bytes, bytes })
+            }
+            (Expects::Delta, Message::Again { window, file_bytes, bytes }) => {
+                step(Expects::Delta, Action::Amend { window, file_bytes, bytes })
+            }
             (Expects::File { can_delta: true } | Expects::Delta, Message::Windows(digests)) => {
                 step(Expects::Delta, Action::CompareWindows(digests))
             }
-            (Expects::Delta, Message::Want { window, pages }) => {
-                step(Expects::Delta, Action::Sign { window, pages })
+            (Expects::Delta, Message::Pages { window, digests }) => {
+                step(Expects::Delta, Action::FindPages { window, digests })
             }
-            (Expects::Delta, Message::Patch { window, pages, patch }) => {
-                step(Expects::Delta, Action::Apply { window, pages, patch })
+            (Expects::Delta, Message::Patch { window, patch }) => {
+                step(Expects::Delta, Action::Apply { window, patch })
             }
             (Expects::Delta, Message::FileDone { digest, max_row }) => {
                 // A mismatch is followed by the whole file.
@@ -205,6 +218,11 @@ impl Receiver {
         Receiver { expects }
     }
 
+    /// Is something being collected that comes in several messages, and takes more memory with each?
+    pub fn is_collecting(&self) -> bool {
+        matches!(&self.expects, Expects::Work { ranges } if !ranges.is_empty())
+    }
+
     /// The driver said `Refused`.
     pub fn refused(self) -> Receiver {
         Receiver { expects: Expects::Anything }
@@ -220,7 +238,7 @@ impl Expects {
             Expects::Work { .. } => "shard ranges, rows or an offer",
             Expects::Offer => "an offer",
             Expects::File { .. } => "the file",
-            Expects::Delta => "wants and patches",
+            Expects::Delta => "pages and patches",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The half that calls.
 //!
 //! It hears: `Equal`, `Here`, `Missing` (the peer's replica) and answers by choosing a strategy; `Ranges`; `Took` while
-//! rows flow; `Accept`, `Pages`, `Signature`, `Rebuilt`, `Mismatch` while a file does; `Settled` at the end; `Working`
+//! rows flow; `Accept`, `Differs`, `Want`, `Rebuilt`, `Mismatch` while a file does; `Settled` at the end; `Working`
 //! at any time; `Refused` at any time, which ends the exchange.
 //!
 //! Whatever it is asked to do comes back as [`Action`]s, to be done in order. Where the next step depends on what an
@@ -38,18 +38,20 @@ pub enum Action {
     SendFile,
     /// Say the digests of all windows.
     SendWindows,
-    /// Find the pages that differ and say `Want`, or `Patch` at once if there is nothing to sign.
-    Compare {
+    /// Say the digests of a window's `Pages`.
+    TellPages {
         /// Number of the window.
         window: u32,
-        /// Of the peer's pages.
-        digests: Vec<u8>,
     },
     /// Say the `Patch`.
     MakePatch {
         /// Number of the window.
         window: u32,
-        /// Of the pages wanted.
+        /// The pages wanted, one bit each.
+        pages: Vec<u8>,
+        /// Digests of their blocks.
+        blocks: Vec<u8>,
+        /// Their signature, or nothing.
         signature: Vec<u8>,
     },
     /// Say `FileDone`.
@@ -159,7 +161,7 @@ enum Expects {
     Accept { theirs: Option<(Box<ReplicaInfo>, RowId)> },
     /// The driver's word on what the basis is worth.
     Weighed { theirs: Box<ReplicaInfo>, instead_of: RowId },
-    /// `Pages`, `Signature` or `Rebuilt`.
+    /// `Differs`, `Want` or `Rebuilt`.
     Differences,
     /// `Settled`, after a file.
     FileSettled { outcome: Outcome },
@@ -262,13 +264,13 @@ impl Sender {
                     None => Ok(self.weighed(None)),
                 }
             }
-            (Expects::Differences, Message::Pages { window, digests }) => {
+            (Expects::Differences, Message::Differs { window }) => {
                 self.expects = Expects::Differences;
-                Ok((self, vec![Action::Compare { window, digests }]))
+                Ok((self, vec![Action::TellPages { window }]))
             }
-            (Expects::Differences, Message::Signature { window, signature }) => {
+            (Expects::Differences, Message::Want { window, pages, blocks, signature }) => {
                 self.expects = Expects::Differences;
-                Ok((self, vec![Action::MakePatch { window, signature }]))
+                Ok((self, vec![Action::MakePatch { window, pages, blocks, signature }]))
             }
             (Expects::Differences, Message::Rebuilt) => {
                 self.expects = Expects::FileSettled { outcome: Outcome::Patched };
@@ -453,7 +455,7 @@ impl Expects {
             Expects::Took(_) => "took",
             Expects::RowsSettled { .. } | Expects::FileSettled { .. } => "settled",
             Expects::Accept { .. } => "accept",
-            Expects::Differences => "pages, a signature or rebuilt",
+            Expects::Differences => "differs, want or rebuilt",
         }
     }
 }

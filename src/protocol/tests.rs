@@ -249,11 +249,8 @@ impl Caller<'_> {
                     ));
                     continue;
                 }
-                sender::Action::Compare { window, digests } => {
-                    self.says.push_back(match digests.is_empty() {
-                        true => self.patch(window),
-                        false => Message::Want { window, pages: vec![1] },
-                    });
+                sender::Action::TellPages { window } => {
+                    self.says.push_back(Message::Pages { window, digests: vec![1] });
                     continue;
                 }
                 sender::Action::MakePatch { window, .. } => {
@@ -287,7 +284,7 @@ impl Caller<'_> {
     }
 
     fn patch(&self, window: u32) -> Message {
-        Message::Patch { window, pages: vec![1], patch: self.file[window as usize].clone() }
+        Message::Patch { window, patch: self.file[window as usize].clone() }
     }
 
     fn say_file_done(&mut self) {
@@ -368,6 +365,10 @@ impl Answerer<'_> {
                 self.says.push_back(Message::Accept(basis));
             }
             receiver::Action::Append(window) => self.staged.push(window),
+            receiver::Action::Amend { window, bytes, .. } => {
+                let slot = self.staged.get_mut(window as usize).ok_or(Violation::Lie("no such window"))?;
+                *slot = bytes;
+            }
             receiver::Action::CompareWindows(digests) => {
                 let basis = self.replica.as_ref().expect("a delta needs one").file();
                 self.staged =
@@ -376,13 +377,13 @@ impl Answerer<'_> {
                 self.unmade = (0..digests.len()).filter(differs).map(|at| at as u32).collect();
                 self.announced = Some(digests);
                 for &window in &self.unmade {
-                    let digests = self.staged[window as usize].iter().take(1).copied().collect();
-                    self.says.push_back(Message::Pages { window, digests });
+                    self.says.push_back(Message::Differs { window });
                 }
                 self.say_rebuilt();
             }
-            receiver::Action::Sign { window, .. } => {
-                self.says.push_back(Message::Signature { window, signature: vec![1] });
+            receiver::Action::FindPages { window, .. } => {
+                let want = Message::Want { window, pages: vec![1], blocks: vec![], signature: vec![1] };
+                self.says.push_back(want);
             }
             receiver::Action::Apply { window, patch, .. } => {
                 let slot = self.staged.get_mut(window as usize).ok_or(Violation::Lie("no such window"))?;
@@ -651,7 +652,7 @@ fn plans() -> Vec<Plan> {
             grown(),
             Some(old().with(40..50, 7)),
             Outcome::Patched,
-            &["want", "a signature"],
+            &["differs", "want"],
         ),
         plan(
             "a delta that comes out wrong",
@@ -887,22 +888,22 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
         (
             "offered, no basis",
             Box::new(|| after(met(false), offer())),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
         (
             "delta",
             Box::new(|| after(after(met(true), offer()), windows())),
-            &["meet", "window digests", "want", "a patch", "file done"],
+            &["meet", "window digests", "page digests", "a patch", "a window once more", "file done"],
         ),
         (
             "delta done",
             Box::new(|| after(after(after(met(true), offer()), windows()), done())),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
         (
             "offered, a window came",
             Box::new(|| after(after(met(true), offer()), Message::Literal(vec![]))),
-            &["meet", "a literal window", "file done"],
+            &["meet", "a literal window", "a window once more", "file done"],
         ),
     ];
     for (state, receiver, fitting) in &states {
@@ -980,7 +981,7 @@ fn a_sender_hears_what_fits_and_calls_the_rest_out_of_turn() {
         (
             "delta",
             Box::new(|| after(offering(), basis()).weighed(Some(1.0)).0),
-            &["page digests", "a signature", "rebuilt"],
+            &["differs", "want", "rebuilt"],
         ),
         (
             "delta done",
@@ -1270,9 +1271,10 @@ pub(super) fn samples() -> Vec<Message> {
         },
         Message::Offer { shape: shape(), epoch },
         Message::Literal(vec![0, 1, 2]),
+        Message::Again { window: 2, file_bytes: 1 << 40, bytes: vec![0, 1, 2] },
         Message::Windows(vec![[7; 16], [8; 16]]),
-        Message::Want { window: 3, pages: vec![0xff, 1] },
-        Message::Patch { window: u32::MAX, pages: vec![0xff, 1], patch: vec![9; 20] },
+        Message::Pages { window: 0, digests: vec![5; 15] },
+        Message::Patch { window: u32::MAX, patch: vec![9; 20] },
         Message::FileDone { digest: [3; 32], max_row: RowId(12) },
         Message::Here { info: Box::new(full), point: RowId(4), agreed: Some(RowId(0)) },
         Message::Equal { id: id(), max_row: RowId(5), point: RowId::NONE, agreed: None },
@@ -1281,8 +1283,8 @@ pub(super) fn samples() -> Vec<Message> {
         Message::Took { through: RowId(0) },
         Message::Accept(None),
         Message::Accept(Some(Basis { file_bytes: 8192, page_bytes: 4096, sample: vec![1; 10] })),
-        Message::Pages { window: 0, digests: vec![5; 15] },
-        Message::Signature { window: 1, signature: vec![6; 20] },
+        Message::Differs { window: 1 },
+        Message::Want { window: 3, pages: vec![0xff, 1], blocks: vec![7; 8], signature: vec![6; 20] },
         Message::Rebuilt,
         Message::Mismatch,
         Message::Working,
@@ -1295,7 +1297,7 @@ fn there_is_a_sample_of_every_kind() {
     let mut kinds: Vec<&str> = samples().iter().map(Message::name).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 26, "a new message needs a sample here");
+    assert_eq!(kinds.len(), 27, "a new message needs a sample here");
 }
 
 fn compare() -> Compare {

@@ -72,23 +72,64 @@ impl Greeting {
 /// Collects the pieces of a stream and gives back messages.
 #[derive(Debug, Default)]
 pub struct Inbox {
+    /// What has come, and room for more behind it.
     pending: Vec<u8>,
     read: usize,
+    filled: usize,
 }
 
 impl Inbox {
     /// Takes the next piece of the stream.
     pub fn feed(&mut self, piece: &[u8]) {
+        self.make_room(piece.len())[..piece.len()].copy_from_slice(piece);
+        self.fed(piece.len());
+    }
+
+    /// Where the next piece of the stream may be put, so that it need not be copied: room for the rest of a message
+    /// that has begun, and a little more. Never more than a little, or as much again as has come of it: what is only
+    /// announced takes no memory.
+    pub fn room(&mut self) -> &mut [u8] {
+        let have = self.filled - self.read;
+        let announced = match self.pending[self.read..self.filled].first_chunk::<4>() {
+            Some(head) => (4 + u32::from_be_bytes(*head) as usize).saturating_sub(have),
+            None => 0,
+        };
+        let ready = self.pending.len() - have;
+        self.make_room(ROOM_BYTES + announced.min(have.max(LARGE_ROOM_BYTES).max(ready)))
+    }
+
+    /// So many bytes of that room were filled.
+    pub fn fed(&mut self, bytes: usize) {
+        self.filled += bytes;
+    }
+
+    fn make_room(&mut self, bytes: usize) -> &mut [u8] {
         if self.read > 0 {
-            self.pending.drain(..self.read);
-            self.read = 0;
+            self.pending.copy_within(self.read..self.filled, 0);
+            (self.read, self.filled) = (0, self.filled - self.read);
         }
-        self.pending.extend_from_slice(piece);
+        if self.pending.len() < self.filled + bytes {
+            self.pending.resize(self.filled + bytes, 0);
+        }
+        &mut self.pending[self.filled..][..bytes]
     }
 
     /// Nothing waits here, not even part of a message.
     pub fn is_empty(&self) -> bool {
-        self.read == self.pending.len()
+        self.read == self.filled
+    }
+
+    /// How many bytes the next message has, if it has begun to arrive.
+    ///
+    /// # Errors
+    /// As [`Inbox::next_message`].
+    pub fn announced(&self) -> Result<Option<usize>, WireError> {
+        let Some(head) = self.pending[self.read..self.filled].first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*head);
+        if length == 0 || length as usize > FRAME_LIMIT {
+            return Err(WireError::FrameLength(length));
+        }
+        Ok(Some(length as usize))
     }
 
     /// The next whole message, if it has arrived.
@@ -96,22 +137,41 @@ impl Inbox {
     /// # Errors
     /// [`WireError`] as soon as the bytes at hand show that no message can come of them.
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
-        let bytes = &self.pending[self.read..];
-        let Some(head) = bytes.first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*head);
-        if length == 0 || length as usize > FRAME_LIMIT {
-            return Err(WireError::FrameLength(length));
-        }
-        let Some(frame) = bytes.get(4..4 + length as usize) else { return Ok(None) };
+        let Some(length) = self.announced()? else { return Ok(None) };
+        let Some(frame) = self.pending[self.read..self.filled].get(4..4 + length) else { return Ok(None) };
         let message = decode(frame)?;
         self.read += 4 + frame.len();
-        if self.read == self.pending.len() {
-            self.pending.clear();
-            self.pending.shrink_to(64 << 10);
-            self.read = 0;
+        // Large messages come one after the other; once a small one comes, their room is given back.
+        if length <= ROOM_BYTES {
+            self.give_back();
         }
         Ok(Some(message))
     }
+
+    /// Gives back the room that large messages took, if nothing is in it.
+    pub fn give_back(&mut self) {
+        if self.is_empty() && self.pending.len() > ROOM_BYTES {
+            (self.pending, self.read, self.filled) = (Vec::new(), 0, 0);
+        }
+    }
+}
+
+/// Room for a message of which nothing is known yet, so that a connection that waits costs little.
+const ROOM_BYTES: usize = 4 << 10;
+/// Room for the next part of one that is known to be long.
+const LARGE_ROOM_BYTES: usize = 64 << 10;
+
+/// Begins the frame of a [`Message::Literal`] in a buffer that is used again: what is appended is its window, as
+/// [`crate::delta::Packer`] has it. [`seal`] ends it.
+pub fn begin_literal(frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.extend_from_slice(&[0, 0, 0, 0, tag::LITERAL]);
+}
+
+/// Puts its length before a frame.
+pub fn seal(frame: &mut [u8]) {
+    let length = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
 }
 
 /// A message as a frame, ready to be written.
@@ -179,19 +239,24 @@ pub fn encode(message: &Message) -> Vec<u8> {
             out.byte(tag::LITERAL);
             out.raw(bytes);
         }
+        Message::Again { window, file_bytes, bytes } => {
+            out.byte(tag::AGAIN);
+            out.number((*window).into());
+            out.number(*file_bytes);
+            out.raw(bytes);
+        }
         Message::Windows(digests) => {
             out.byte(tag::WINDOWS);
             out.list(digests, |out, digest| out.raw(digest));
         }
-        Message::Want { window, pages } => {
-            out.byte(tag::WANT);
+        Message::Pages { window, digests } => {
+            out.byte(tag::PAGES);
             out.number((*window).into());
-            out.raw(pages);
+            out.raw(digests);
         }
-        Message::Patch { window, pages, patch } => {
+        Message::Patch { window, patch } => {
             out.byte(tag::PATCH);
             out.number((*window).into());
-            out.bytes(pages);
             out.raw(patch);
         }
         Message::FileDone { digest, max_row } => {
@@ -229,14 +294,15 @@ pub fn encode(message: &Message) -> Vec<u8> {
                 out.raw(&basis.sample);
             }
         }
-        Message::Pages { window, digests } => {
-            out.byte(tag::PAGES);
+        Message::Differs { window } => {
+            out.byte(tag::DIFFERS);
             out.number((*window).into());
-            out.raw(digests);
         }
-        Message::Signature { window, signature } => {
-            out.byte(tag::SIGNATURE);
+        Message::Want { window, pages, blocks, signature } => {
+            out.byte(tag::WANT);
             out.number((*window).into());
+            out.bytes(pages);
+            out.bytes(blocks);
             out.raw(signature);
         }
         Message::Rebuilt => out.byte(tag::REBUILT),
@@ -250,8 +316,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
         }
     }
     let mut frame = out.0;
-    let length = (frame.len() - 4) as u32;
-    frame[..4].copy_from_slice(&length.to_be_bytes());
+    seal(&mut frame);
     frame
 }
 
@@ -309,16 +374,17 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             },
         },
         tag::LITERAL => Message::Literal(from.rest().to_vec()),
+        tag::AGAIN => Message::Again {
+            window: from.u32("window")?,
+            file_bytes: from.number("file size")?,
+            bytes: from.rest().to_vec(),
+        },
         tag::WINDOWS => {
             let digest = |from: &mut Reader<'_>| from.array("window digest");
             Message::Windows(from.list("window digests", DIGESTS_PER_MESSAGE, digest)?)
         }
-        tag::WANT => Message::Want { window: from.u32("window")?, pages: from.rest().to_vec() },
-        tag::PATCH => Message::Patch {
-            window: from.u32("window")?,
-            pages: from.bytes("page set")?.to_vec(),
-            patch: from.rest().to_vec(),
-        },
+        tag::PAGES => Message::Pages { window: from.u32("window")?, digests: from.rest().to_vec() },
+        tag::PATCH => Message::Patch { window: from.u32("window")?, patch: from.rest().to_vec() },
         tag::FILE_DONE => {
             Message::FileDone { digest: from.array("file digest")?, max_row: from.row_id("last row")? }
         }
@@ -342,8 +408,13 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             page_bytes: from.u32("page size")?,
             sample: from.rest().to_vec(),
         })),
-        tag::PAGES => Message::Pages { window: from.u32("window")?, digests: from.rest().to_vec() },
-        tag::SIGNATURE => Message::Signature { window: from.u32("window")?, signature: from.rest().to_vec() },
+        tag::DIFFERS => Message::Differs { window: from.u32("window")? },
+        tag::WANT => Message::Want {
+            window: from.u32("window")?,
+            pages: from.bytes("page set")?.to_vec(),
+            blocks: from.bytes("digests of blocks")?.to_vec(),
+            signature: from.rest().to_vec(),
+        },
         tag::REBUILT => Message::Rebuilt,
         tag::MISMATCH => Message::Mismatch,
         tag::WORKING => Message::Working,
@@ -360,7 +431,7 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
     }
 }
 
-/// The numbers of the messages. Never reused for another meaning.
+/// The numbers of the messages. Never reused for another meaning: 8, 71 and 72 were of an older delta.
 mod tag {
     pub const MEET: u8 = 1;
     pub const RANGES: u8 = 2;
@@ -369,9 +440,10 @@ mod tag {
     pub const OFFER: u8 = 5;
     pub const LITERAL: u8 = 6;
     pub const WINDOWS: u8 = 7;
-    pub const WANT: u8 = 8;
     pub const PATCH: u8 = 9;
     pub const FILE_DONE: u8 = 10;
+    pub const AGAIN: u8 = 13;
+    pub const PAGES: u8 = 14;
     pub const COMPARE: u8 = 11;
     pub const OPEN: u8 = 12;
     pub const HERE: u8 = 65;
@@ -380,14 +452,14 @@ mod tag {
     pub const REFUSED: u8 = 68;
     pub const TOOK: u8 = 69;
     pub const ACCEPT: u8 = 70;
-    pub const PAGES: u8 = 71;
-    pub const SIGNATURE: u8 = 72;
     pub const REBUILT: u8 = 73;
     pub const MISMATCH: u8 = 74;
     pub const WORKING: u8 = 75;
     pub const SETTLED: u8 = 76;
     pub const ALIKE: u8 = 77;
     pub const SUMS: u8 = 78;
+    pub const DIFFERS: u8 = 79;
+    pub const WANT: u8 = 80;
 }
 
 /// Appends what replicas say of themselves.
@@ -695,7 +767,7 @@ mod tests {
             let body = &frame[4..];
             let longer = framed(&[body, &[0]].concat());
             // Messages that end in bytes of any number take one more, or one less, for theirs.
-            let open = matches!(body[0], tag::LITERAL | tag::WANT | tag::PATCH | tag::PAGES | tag::SIGNATURE)
+            let open = matches!(body[0], tag::LITERAL | tag::AGAIN | tag::PAGES | tag::PATCH | tag::WANT)
                 || (body[0] == tag::ACCEPT && body.len() > 1);
             assert_eq!(heard([longer.as_slice()]).is_ok(), open, "kind {}", body[0]);
             if !open {
@@ -725,6 +797,7 @@ mod tests {
         inbox.feed(&(FRAME_LIMIT as u32).to_be_bytes());
         assert_eq!(inbox.next_message(), Ok(None));
         assert!(inbox.pending.capacity() < 1024);
+        assert!(inbox.room().len() <= ROOM_BYTES + LARGE_ROOM_BYTES);
     }
 
     #[test]
@@ -830,7 +903,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_named() {
-        for kind in [0, 13, 64, 79, 255] {
+        for kind in [0, 8, 15, 64, 71, 72, 81, 255] {
             assert_eq!(heard([framed(&[kind]).as_slice()]), Err(WireError::UnknownMessage(kind)));
         }
     }

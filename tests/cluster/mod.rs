@@ -46,6 +46,8 @@ struct Node {
     apart: Cell<bool>,
     options: RefCell<BTreeMap<String, String>>,
     daemon: RefCell<Option<Child>>,
+    /// The `cgroup.procs` of the cgroup that its agents run in, where they do.
+    door: RefCell<Option<PathBuf>>,
 }
 
 /// Where a device of the ring is.
@@ -97,6 +99,7 @@ impl Cluster {
             apart: Cell::new(false),
             options: RefCell::default(),
             daemon: RefCell::default(),
+            door: RefCell::default(),
         });
         let places = places.iter().enumerate().map(|(id, &(node, region))| Place {
             node,
@@ -348,10 +351,28 @@ impl Cluster {
 
     /// The agent with a node's conf file, not started yet.
     pub fn agent(&self, node: NodeIndex, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agent"));
+        let program = env!("CARGO_BIN_EXE_agent");
+        let mut command = match &*self.nodes[node].door.borrow() {
+            None => Command::new(program),
+            Some(door) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(door).arg(program);
+                shell
+            }
+        };
         command.arg("--config").arg(self.conf(node)).args(arguments.split_whitespace());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// From now on the node's agents run in the cgroup of this `cgroup.procs`.
+    pub fn confine(&self, node: NodeIndex, door: &Path) {
+        *self.nodes[node].door.borrow_mut() = Some(door.to_owned());
+    }
+
+    /// The process of a node's daemon.
+    pub fn process(&self, node: NodeIndex) -> u32 {
+        self.nodes[node].daemon.borrow().as_ref().expect("it was started").id()
     }
 
     /// One pass of a node, as from cron. `arguments` beside `--once --json`.
@@ -407,15 +428,17 @@ impl Drop for Cluster {
 
 impl Passed {
     /// Runs an agent to its end, which must come within a minute.
-    pub fn of(mut command: Command) -> Passed {
+    pub fn of(command: Command) -> Passed {
+        Passed::within(Duration::from_secs(60), command)
+    }
+
+    /// Runs an agent to its end, which must come within this time.
+    pub fn within(limit: Duration, mut command: Command) -> Passed {
         let child = command.spawn().expect("the agent runs");
         let watched = Pid::from_raw(child.id() as i32);
         let (over, done) = std::sync::mpsc::channel::<()>();
         let watch = std::thread::spawn(move || {
-            if done
-                .recv_timeout(Duration::from_secs(60))
-                .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout)
-            {
+            if done.recv_timeout(limit).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
                 let _ = signal::kill(watched, Signal::SIGKILL);
             }
         });

@@ -12,8 +12,9 @@ use swiftlet::protocol::sender::Outcome;
 
 use super::{Side, World, check_points, exchange_through};
 
-/// Carries whole frames between two sockets, and cuts both when so many have passed.
-fn carry(near: UnixStream, far: UnixStream, cut_after: Option<usize>) {
+/// Carries whole frames between two sockets, and cuts both when so many have passed. `watch` is told before each how
+/// many there were.
+fn carry(near: UnixStream, far: UnixStream, cut_after: Option<usize>, watch: &(dyn Fn(usize) + Sync)) {
     let passed = Mutex::new(0);
     let one_way = |mut from: &UnixStream, mut to: &UnixStream| {
         let mut move_on = || -> std::io::Result<()> {
@@ -30,6 +31,7 @@ fn carry(near: UnixStream, far: UnixStream, cut_after: Option<usize>) {
                 if cut_after == Some(*passed) {
                     return Err(std::io::ErrorKind::ConnectionAborted.into());
                 }
+                watch(*passed);
                 *passed += 1;
                 to.write_all(&frame)?;
             }
@@ -64,24 +66,42 @@ fn holds(rows: &Rows, before: &Rows) -> bool {
 }
 
 fn clean(from: &Side, to: &Side, intent: Intent) -> Outcome {
-    let (exchanged, answered) = exchange_through(from, to, intent, |near, far| carry(near, far, None));
+    let (exchanged, answered) =
+        exchange_through(from, to, intent, |near, far| carry(near, far, None, &|_| {}));
     answered.expect("the answering side is content");
     exchanged.expect("an exchange").outcome
 }
 
 /// Cuts the exchange from A to B after each of its messages.
 fn cut_everywhere(per_diff: u32, prepare: impl FnOnce(&World), intent: Intent, ends: Outcome) {
+    cut_while(0, per_diff, prepare, intent, ends, &|_, _| {});
+}
+
+/// The same, while something happens to the two before a message passes, and first after so many messages: after
+/// [`NEVER`] it is not cut at all.
+fn cut_while(
+    first_cut: usize,
+    per_diff: u32,
+    prepare: impl FnOnce(&World),
+    intent: Intent,
+    ends: Outcome,
+    happens: &(dyn Fn(&World, usize) + Sync),
+) {
     let world = World::new(10, per_diff);
     prepare(&world);
     world.save();
     let (a, b) = (&world.a, &world.b);
     let before_a = a.rows().expect("A has a database");
     let before_b = b.rows();
-    let wanted = union(before_a.clone(), before_b.clone().unwrap_or_default());
-    for cut_after in 0.. {
-        assert!(cut_after < 500, "no end");
+    for cut_after in first_cut.. {
+        assert!(cut_after <= NEVER, "no end");
         world.restore();
-        let (exchanged, _) = exchange_through(a, b, intent, |near, far| carry(near, far, Some(cut_after)));
+        // As a database that nobody wrote to of late: the copy that was restored is as young as can be.
+        a.rest();
+        let watch = |passed| happens(&world, passed);
+        let (exchanged, _) =
+            exchange_through(a, b, intent, |near, far| carry(near, far, Some(cut_after), &watch));
+        let wanted = union(a.rows().expect("A keeps its database"), before_b.clone().unwrap_or_default());
         let when = format!("cut after {cut_after}");
         assert!(holds(&a.rows().expect("A keeps its database"), &before_a), "{when}: A lost rows");
         if let Some(before) = &before_b {
@@ -171,3 +191,61 @@ fn a_file_that_is_quite_another() {
     };
     cut_everywhere(1000, prepare, Intent::Agree, Outcome::Merged);
 }
+
+/// Rows, or all pages, change in a database that rested when it was offered, while its windows are on their way.
+#[test]
+fn a_database_that_is_written_to_while_it_is_sent() {
+    for change in CHANGES {
+        let prepare = |world: &World| {
+            world.a.fill(0..10_000, 1);
+            spare_pages(&world.a);
+            world.a.fill(10_000..20_000, 1);
+        };
+        let happens = |world: &World, passed: usize| {
+            if passed == AFTER_TWO_WINDOWS {
+                change(world);
+            }
+        };
+        cut_while(0, 1000, prepare, Intent::Agree, Outcome::Created, &happens);
+    }
+}
+
+/// The same while only what the peer lacks is on its way, at whatever moment.
+#[test]
+fn a_database_that_is_written_to_while_a_delta_of_it_is_sent() {
+    for change in CHANGES {
+        for moment in 4..20 {
+            let prepare = |world: &World| {
+                world.a.fill(0..9000, 1);
+                spare_pages(&world.a);
+                world.b.copy_of(&world.a);
+                world.a.age();
+                world.a.fill(9000..9400, 1);
+                world.b.fill(9300..9600, 77);
+            };
+            let happens = |world: &World, passed: usize| {
+                if passed == moment {
+                    change(world);
+                }
+            };
+            cut_while(NEVER, 1000, prepare, Intent::Agree, Outcome::Patched, &happens);
+        }
+    }
+}
+
+const CHANGES: [fn(&World); 3] = [
+    |world| world.a.fill(20_000..20_001, 5),
+    |world| world.a.fill(20_000..26_000, 5),
+    // All pages, in another place, and fewer of them.
+    |world| super::sqlite(&world.a.path()).execute_batch("VACUUM").expect("shorter"),
+];
+
+fn spare_pages(side: &Side) {
+    let sql = "CREATE TABLE junk (b); INSERT INTO junk VALUES (zeroblob(900000)); DROP TABLE junk";
+    super::sqlite(&side.path()).execute_batch(sql).expect("longer");
+}
+
+/// More messages than any exchange here has.
+const NEVER: usize = 500;
+/// An introduction, an offer and their answers, and two windows.
+const AFTER_TWO_WINDOWS: usize = 6;

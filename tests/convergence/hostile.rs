@@ -23,7 +23,7 @@ use super::{AGED, Side, World, call, object, picture};
 
 /// Long enough for an honest answer on a busy machine, short enough to wait for.
 const NODE_TIMEOUT_SECS: u32 = 2;
-const WINDOW: u32 = 1 << 20;
+const WINDOW: u32 = 1 << 18;
 
 /// The far end of a connection, bound by nothing.
 struct Liar {
@@ -133,9 +133,7 @@ fn ship(liar: &mut Liar, world: &World, file: &[u8]) {
     for window in file.chunks(WINDOW as usize) {
         liar.say(&Message::Literal(delta::compress_literals(window)));
     }
-    let mut digest = delta::FileDigest::new();
-    digest.feed(file);
-    liar.say(&Message::FileDone { digest: digest.finish(), max_row: RowId(7) });
+    liar.say(&Message::FileDone { digest: *blake3::hash(file).as_bytes(), max_row: RowId(7) });
 }
 
 /// What the answering side makes of a caller: how its serving ended, with nothing changed on its drive.
@@ -284,7 +282,32 @@ fn files_that_are_not_what_was_offered_are_not_taken() {
     assert!(after_offer(two, &[Message::Literal(vec![1; 99])]).contains("a window of another size"));
     assert!(after_offer(4096, &[window(4096), window(4096)]).contains("too many windows"));
     assert!(after_offer(two, std::slice::from_ref(&done)).contains("the end of an unfinished file"));
-    assert!(after_offer(two, &[window(WINDOW as usize), done]).contains("the end of an unfinished file"));
+    assert!(
+        after_offer(two, &[window(WINDOW as usize), done.clone()]).contains("the end of an unfinished file")
+    );
+    let again = |window, file_bytes, bytes: usize| Message::Again {
+        window,
+        file_bytes,
+        bytes: delta::compress_literals(&vec![9; bytes]),
+    };
+    assert!(after_offer(two, &[again(0, two, WINDOW as usize)]).contains("heard a window once more"));
+    let whole = [window(WINDOW as usize), window(4096)];
+    let after_all = |said: Message| after_offer(two, &[&whole[..], &[said]].concat());
+    assert!(after_offer(two, &[window(WINDOW as usize), again(0, two, 1)]).contains("an unfinished file"));
+    assert!(after_all(again(0, two, 4096)).contains("a window of another size"));
+    assert!(after_all(again(2, two, 4096)).contains("cannot come once more"));
+    assert!(after_all(again(3, two + 3 * u64::from(WINDOW), 4096)).contains("a window of another size"));
+    assert!(after_all(again(4, two + 3 * u64::from(WINDOW), 4096)).contains("cannot come once more"));
+    assert!(after_all(again(1, 1, 1)).contains("a file of impossible shape"));
+    assert!(after_all(again(0, !4095, WINDOW as usize)).contains("a file of impossible shape"));
+    let twice = [&whole[..], &[again(1, two, 4096), again(1, two, 4096)]].concat();
+    assert!(after_offer(two, &twice).contains("cannot come once more"));
+    let missing =
+        [&whole[..], &[again(1, two + 4096, 8192), again(2, two + u64::from(WINDOW) * 9, 1)]].concat();
+    assert!(after_offer(two, &missing).contains("a window of another size"));
+    let gap = two + u64::from(WINDOW);
+    let unfinished = [&whole[..], &[again(1, gap, WINDOW as usize), done.clone()]].concat();
+    assert!(after_offer(two, &unfinished).contains("the end of an unfinished file"));
     for (file_bytes, page_bytes, window_bytes) in [
         (4096, 0, WINDOW),
         (4096, 4096, 0),
@@ -373,37 +396,68 @@ fn deltas_that_do_not_fit_are_cut_off() {
         serve(&world, |liar| {
             offered(liar, &world, file_bytes);
             liar.say(&Message::Windows(vec![[3; 16]; windows]));
-            assert!(matches!(liar.hear(), Some(Message::Pages { window: 0, .. })));
+            assert!(matches!(liar.hear(), Some(Message::Differs { window: 0 })));
             said.iter().for_each(|message| liar.say(message));
             liar.wait_for_the_end();
         })
     };
-    let want = |window, bytes| Message::Want { window, pages: vec![0; bytes] };
-    let patch =
-        |window, pages: usize, patch: Vec<u8>| Message::Patch { window, pages: vec![0xff; pages], patch };
-    let page_set = WINDOW as usize / 4096 / 8;
+    let page_count = WINDOW as usize / 4096;
+    let pages = |window, bytes| Message::Pages { window, digests: vec![1; bytes] };
+    let patch = |window, patch: Vec<u8>| Message::Patch { window, patch };
     assert!(after_windows(&[Message::Windows(vec![[3; 16]])]).contains("too many windows"));
     for window in [windows as u32, 1 << 22, u32::MAX] {
-        assert!(after_windows(&[want(window, page_set)]).contains("a window that is not being worked on"));
-        assert!(after_windows(&[patch(window, page_set, vec![])]).contains("not being worked on"));
+        assert!(after_windows(&[pages(window, 5)]).contains("a window that is not being worked on"));
+        assert!(after_windows(&[patch(window, vec![])]).contains("not being worked on"));
     }
-    for bytes in [0, page_set - 1, page_set + 1, 100_000] {
-        assert!(after_windows(&[want(0, bytes)]).contains("a page set of another size"), "{bytes}");
-        assert!(after_windows(&[patch(0, bytes, vec![])]).contains("a page set of another size"), "{bytes}");
+    let all = page_count * delta::PageDigest::BYTES;
+    for bytes in [0, 1, all - 5, all - 1, all + 1, all + 5, 100_000] {
+        assert!(after_windows(&[pages(0, bytes)]).contains("page digests of another size"), "{bytes}");
     }
+    assert!(after_windows(&[patch(0, vec![])]).contains("not being worked on"), "nothing was wanted");
+    assert!(after_windows(&[pages(0, all), pages(0, all)]).contains("not being worked on"), "said twice");
     for garbage in [vec![], vec![0], vec![9; 5], vec![0, 0, 1, 2], vec![1, 0, 0x36, 0xff, 0xff]] {
-        assert!(after_windows(&[patch(0, page_set, garbage)]).contains("a patch that does not fit"));
+        assert!(after_windows(&[pages(0, all), patch(0, garbage)]).contains("a patch that does not fit"));
     }
-    // All pages of the window, but not those that were announced.
-    let other = [&[0], delta::compress_literals(&vec![4; WINDOW as usize]).as_slice()].concat();
-    assert!(after_windows(&[patch(0, page_set, other)]).contains("a patch that does not fit"));
+    // Pages of the window, but never those that were announced: each is asked for twice, and then the whole file.
+    let ended = serve(&world, |liar| {
+        offered(liar, &world, file_bytes);
+        liar.say(&Message::Windows(vec![[3; 16]; windows]));
+        let geometry = delta::Geometry::new(file_bytes, 4096, WINDOW).expect("sound");
+        let pages_in = |window| geometry.window(window).expect("a window of the file").page_count();
+        let mut wanted = 0;
+        loop {
+            match liar.hear().expect("it goes on") {
+                Message::Differs { window } => {
+                    liar.say(&pages(window, pages_in(window) * delta::PageDigest::BYTES));
+                }
+                Message::Want { window, pages, blocks, .. } => {
+                    wanted += 1;
+                    let count: u32 = pages.iter().map(|byte| byte.count_ones()).sum();
+                    assert_eq!(count as usize, pages_in(window));
+                    // No script; all blocks changed.
+                    let bitmaps = vec![0xff; blocks.len() / 64 * 4];
+                    let body = [&[0; 4], bitmaps.as_slice(), &vec![4; count as usize * 4096]].concat();
+                    liar.say(&patch(window, delta::compress_literals(&body)));
+                }
+                Message::Working => {}
+                message => break assert_eq!(message, Message::Rebuilt),
+            }
+        }
+        assert_eq!(wanted, 2 * windows);
+        liar.say(&Message::FileDone { digest: [0; 32], max_row: RowId(1) });
+        assert_eq!(liar.hear(), Some(Message::Mismatch));
+    });
+    assert_eq!(ended, "closed the connection");
     let done = Message::FileDone { digest: [0; 32], max_row: RowId(1) };
     let unfinished = after_windows(&[done]);
     assert!(unfinished != "content", "the file was not rebuilt: {unfinished}");
     // Said to be all the same, and then not so: the whole file is asked for.
     let mut digests = Vec::new();
-    for window in std::fs::read(world.b.path()).expect("readable").chunks(WINDOW as usize) {
-        digests.push(delta::WindowDigest::of(window).0);
+    let file = std::fs::read(world.b.path()).expect("readable");
+    let geometry = delta::Geometry::new(file_bytes, 4096, WINDOW).expect("sound");
+    for window in geometry.windows() {
+        let bytes = &file[window.offset() as usize..][..window.bytes()];
+        digests.push(delta::WindowDigest::of(window, bytes).0);
     }
     let ended = serve(&world, |liar| {
         offered(liar, &world, file_bytes);
@@ -483,12 +537,10 @@ fn a_damaged_file_takes_no_empty_place_either() {
         assert_eq!(liar.hear(), Some(Message::Missing));
         liar.say(&offer(file.len() as u64));
         assert_eq!(liar.hear(), Some(Message::Accept(None)));
-        let mut digest = delta::FileDigest::new();
         for window in file.chunks(WINDOW as usize) {
-            digest.feed(window);
             liar.say(&Message::Literal(delta::compress_literals(window)));
         }
-        liar.say(&Message::FileDone { digest: digest.finish(), max_row: RowId(7) });
+        liar.say(&Message::FileDone { digest: *blake3::hash(&file).as_bytes(), max_row: RowId(7) });
         assert!(liar.refusal().contains("no sound database"));
         drop(liar);
         served.join().expect("no panic").expect("a quiet end");
@@ -629,25 +681,37 @@ fn answers_that_lie_about_a_delta_end_the_call() {
         .expect_err("a lie")
     };
     let page_count = WINDOW as usize / 4096;
-    let pages = |window, bytes| Message::Pages { window, digests: vec![1; bytes] };
-    let signature = |block_bytes: u32, hash_bytes: u32| {
+    let differs = |window| Message::Differs { window };
+    let want = |window, pages: Vec<u8>, blocks: usize, signature: Vec<u8>| Message::Want {
+        window,
+        pages,
+        blocks: vec![0; blocks],
+        signature,
+    };
+    let all = vec![0xff; page_count / 8];
+    for window in [windows, 1 << 22, u32::MAX] {
+        assert!(after_windows(vec![differs(window)]).contains("a window that the file does not have"));
+        let wanted = want(window, all.clone(), 0, vec![]);
+        assert!(after_windows(vec![wanted]).contains("a window that the file does not have"));
+    }
+    for bytes in [0, page_count / 8 - 1, page_count / 8 + 1, 100_000] {
+        let wanted = want(0, vec![0; bytes], 0, vec![]);
+        assert!(after_windows(vec![wanted]).contains("a page set of another size"), "{bytes}");
+    }
+    for bytes in [1, 63, 64 * page_count + 64, 100_000] {
+        let wanted = want(0, all.clone(), bytes, vec![]);
+        assert!(after_windows(vec![wanted]).contains("digests of blocks that do not fit"), "{bytes}");
+    }
+    for (block_bytes, hash_bytes) in [(0, 4), (1, 4), (u32::MAX, 4), (256, 0), (256, 17), (256, 5)] {
         let head = [0x7273_0136, block_bytes, hash_bytes].map(u32::to_be_bytes).concat();
         let signature = [head.as_slice(), &[0; 8 * 20]].concat();
-        Message::Signature { window: 0, signature }
-    };
-    for window in [windows, 1 << 22, u32::MAX] {
-        assert!(after_windows(vec![pages(window, 5)]).contains("a window that the file does not have"));
-    }
-    for bytes in [1, 4, page_count * PageDigest::BYTES + 1, (page_count + 1) * PageDigest::BYTES] {
-        assert!(after_windows(vec![pages(0, bytes)]).contains("page digests of another size"));
-    }
-    assert!(after_windows(vec![signature(256, 4)]).contains("a signature that nobody wanted"));
-    for (block_bytes, hash_bytes) in [(0, 4), (1, 4), (u32::MAX, 4), (256, 0), (256, 17), (256, 5)] {
-        let ended = after_windows(vec![pages(0, 5), signature(block_bytes, hash_bytes)]);
+        let ended = after_windows(vec![want(0, all.clone(), 0, signature)]);
         assert!(ended.contains("a signature that does not fit"), "{block_bytes} {hash_bytes}: {ended}");
     }
-    let again = std::iter::repeat_n(pages(0, 0), windows as usize * 2 + 1).collect();
+    let again = std::iter::repeat_n(differs(0), windows as usize + 1).collect();
     assert!(after_windows(again).contains("too many windows that differ"));
+    let again = std::iter::repeat_n(want(0, all, 0, vec![]), windows as usize * 2 + 1).collect();
+    assert!(after_windows(again).contains("too many patches wanted"));
     assert!(after_windows(vec![Message::Rebuilt, Message::Rebuilt]).contains("heard rebuilt"));
     let twice = after_windows(vec![Message::Rebuilt, Message::Mismatch, Message::Mismatch]);
     assert!(twice.contains("heard mismatch"), "{twice}");

@@ -5,11 +5,13 @@
 
 mod cuts;
 mod hostile;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use swiftlet::broker::{Broker, fresh_id};
 use swiftlet::config::Config;
@@ -127,6 +129,12 @@ impl Side {
     fn age(&self) {
         let sql = format!("UPDATE sqlite_sequence SET seq = seq + {AGED} WHERE name = 'object'");
         sqlite(&self.path()).execute_batch(&sql).expect("aged");
+    }
+
+    /// As if nobody had written to it for long.
+    fn rest(&self) {
+        let long_ago = SystemTime::now() - Duration::from_secs(60);
+        fs::File::open(self.path()).and_then(|file| file.set_modified(long_ago)).expect("set");
     }
 
     fn path(&self) -> PathBuf {

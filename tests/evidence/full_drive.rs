@@ -2,10 +2,9 @@
 //! untouched, and once there is room again the next pass succeeds.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::cluster::{Cluster, row, rows};
+use crate::mount::Mount;
 
 #[test]
 #[ignore = "mounts a file system, so it needs root: tests/evidence/full-drive.sh"]
@@ -58,35 +57,4 @@ fn a_drive_that_fills_up_keeps_what_it_has_and_takes_the_rest_later() {
         assert_eq!(cluster.disagreement(container), None);
     }
     println!("a drive of 6 MiB filled up twice; nothing was lost, and all agree once there is room");
-}
-
-/// A tmpfs, unmounted when dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn tmpfs(at: &Path, size: &str) -> Mount {
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at));
-        Mount(at.to_owned())
-    }
-
-    fn grow(&self, size: &str) {
-        run(Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0));
-    }
-
-    fn free_bytes(&self) -> u64 {
-        let stat = nix::sys::statvfs::statvfs(&self.0).expect("it is mounted");
-        stat.blocks_available() as u64 * stat.fragment_size() as u64
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: the daemon may still have a database open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().expect("mount is there");
-    assert!(status.success(), "{command:?}: {status}");
 }

@@ -4,5 +4,11 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 
+mod cage;
+mod crowd;
 mod full_drive;
+mod idle;
 mod memory;
+mod mount;
+mod sparse;
+mod watch;

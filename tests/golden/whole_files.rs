@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use swiftlet::broker::Broker;
-use swiftlet::delta::{self, FileDigest, Geometry};
+use swiftlet::delta::{self, Geometry};
 use swiftlet::drive::DeviceName;
 use swiftlet::peer::{Peer, PeerError, Stream};
 use swiftlet::protocol::message::{Intent, Meet, Message, Place, Refusal, Role, Shape};
@@ -89,22 +89,20 @@ fn meet<S: Stream>(nodes: &Nodes, peer: &mut Peer<S>, info: &ReplicaInfo) -> Mes
 
 fn offer<S: Stream>(peer: &mut Peer<S>, sent: &Sent) -> Message {
     let (file_bytes, page_bytes) = (sent.bytes.len() as u64, sent.info.page_bytes);
-    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::DEFAULT_WINDOW_BYTES };
+    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::USUAL_WINDOW_BYTES };
     peer.say(&Message::Offer { shape, epoch: None }).expect("an agent that listens");
     peer.hear().expect("an answer")
 }
 
 fn ship<S: Stream>(peer: &mut Peer<S>, sent: &Sent) -> Message {
     let geometry =
-        Geometry::new(sent.bytes.len() as u64, sent.info.page_bytes, delta::DEFAULT_WINDOW_BYTES).unwrap();
-    let mut digest = FileDigest::new();
+        Geometry::new(sent.bytes.len() as u64, sent.info.page_bytes, delta::USUAL_WINDOW_BYTES).unwrap();
     for window in geometry.windows() {
         let bytes = &sent.bytes[window.offset() as usize..][..window.bytes()];
-        digest.feed(bytes);
         peer.say(&Message::Literal(delta::compress_literals(bytes))).expect("an agent that listens");
     }
-    let done = Message::FileDone { digest: digest.finish(), max_row: sent.info.max_row };
-    peer.say(&done).expect("an agent that listens");
+    let digest = *blake3::hash(&sent.bytes).as_bytes();
+    peer.say(&Message::FileDone { digest, max_row: sent.info.max_row }).expect("an agent that listens");
     loop {
         match peer.hear().expect("an answer") {
             Message::Working => {}
@@ -207,7 +205,7 @@ fn a_file_that_never_arrived_installs_nothing() {
     let mut peer = nodes.call(DEVICE);
     assert!(matches!(meet(&nodes, &mut peer, &sent.info), Message::Here { .. }));
     assert!(matches!(offer(&mut peer, &sent), Message::Accept(Some(_))));
-    let done = Message::FileDone { digest: FileDigest::new().finish(), max_row: sent.info.max_row };
+    let done = Message::FileDone { digest: *blake3::hash(b"").as_bytes(), max_row: sent.info.max_row };
     peer.say(&done).expect("an agent that listens");
     assert!(matches!(peer.hear(), Err(PeerError::Gone | PeerError::Broken(_))));
     drop(peer);

@@ -5,5 +5,6 @@
 mod cluster;
 
 mod crowd;
+mod killed;
 mod late;
 mod writer;

@@ -689,6 +689,15 @@ def handoff_written_to_while_handing_over(play):
                     break
         finally:
             writer.stop()
+        # Swift looks for the database before it waits for the directory's lock, and makes the directory anew for that: a row
+        # that came in this moment lies beside no database. The agent says so, and what to do, which is done here.
+        orphan = c.path(c.handoffs[0]).with_suffix(".db.pending")
+        if orphan.exists() and not c.path(c.handoffs[0]).exists():
+            told = play.one_pass(c.handoffs[0], may_fail=True)
+            expect(str(orphan) in told.log and "append this file" in told.log, f"nothing was said of {orphan}: {told.log}")
+            with c.path(c.primaries[0]).with_suffix(".db.pending").open("ab") as pending:
+                pending.write(orphan.read_bytes())
+            orphan.unlink()
         play.round(may_fail=True)
         for node in c.primaries:
             with c.broker(node) as broker:

@@ -373,7 +373,7 @@ fn half_a_file_leaves_nothing_and_stands_in_nobodys_way() {
     nodes.serve_all();
     let path = nodes.home_of(0, ACCOUNT, &container).in_charge().unwrap().unwrap();
     let (bytes, info) = (fs::read(&path).unwrap(), nodes.broker(0, ACCOUNT, &container).info().unwrap());
-    let geometry = Geometry::new(bytes.len() as u64, info.page_bytes, delta::DEFAULT_WINDOW_BYTES).unwrap();
+    let geometry = Geometry::new(bytes.len() as u64, info.page_bytes, delta::USUAL_WINDOW_BYTES).unwrap();
     assert!(geometry.window_count() > 1);
     let mut peer = nodes.call(1);
     let place = place(&nodes, 1, &container);
@@ -388,7 +388,7 @@ fn half_a_file_leaves_nothing_and_stands_in_nobodys_way() {
     .unwrap();
     assert_eq!(peer.hear().unwrap(), Message::Missing);
     let (file_bytes, page_bytes) = (geometry.file_bytes(), geometry.page_bytes());
-    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::DEFAULT_WINDOW_BYTES };
+    let shape = Shape { file_bytes, page_bytes, window_bytes: delta::USUAL_WINDOW_BYTES };
     peer.say(&Message::Offer { shape, epoch: None }).unwrap();
     assert_eq!(peer.hear().unwrap(), Message::Accept(None));
     let first = geometry.window(0).unwrap();

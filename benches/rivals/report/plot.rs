@@ -26,7 +26,7 @@ pub fn dots(cases: &[(String, Vec<Dot>)], sides: &Sides) -> String {
     let Some(unit) = figures().next().map(|figure| figure.unit) else { return String::new() };
     let numbers: Vec<f64> = figures().flat_map(|figure| figure.runs.iter().copied()).collect();
     let axis = Axis::over(numbers.iter().copied(), unit);
-    let mut html = scale_words(&axis);
+    let mut html = scale_words(&axis, "row scale");
     let lines = grid(&axis);
     for (case, dots) in cases {
         let meaning =
@@ -54,7 +54,7 @@ pub fn dots(cases: &[(String, Vec<Dot>)], sides: &Sides) -> String {
     if cases.iter().any(|(_, dots)| dots.iter().any(|dot| dot.apart)) {
         html += "<p class=\"foot\">* payload only: no link carried it, or none that is counted.</p>";
     }
-    html + &scale_words(&axis)
+    html + &scale_words(&axis, "row scale")
 }
 
 /// What the runs of a figure came to, in a line.
@@ -157,13 +157,13 @@ pub fn spans(cases: &[(String, Vec<[&Figure; 3]>)], sides: &Sides) -> String {
     let Some(unit) = figures().next().map(|figure| figure.unit) else { return String::new() };
     let axis = Axis::over(figures().map(|figure| figure.median()).collect::<Vec<_>>().iter().copied(), unit);
     let lines = grid(&axis);
-    let mut html = scale_words(&axis);
+    let mut html = scale_words(&axis, "row spans scale");
     for (case, spans) in cases {
         let _ = write!(html, "<h5>{}</h5>", escaped(case));
         for span in spans {
             let look = sides.look(&span[0].side);
             let [p50, p99, longest] = span.map(Figure::median);
-            let class = if is_ours(&span[0].side) { "row is-ours" } else { "row" };
+            let class = if is_ours(&span[0].side) { "row spans is-ours" } else { "row spans" };
             let title = span.map(told).join("; ");
             let _ = write!(
                 html,
@@ -186,7 +186,7 @@ pub fn spans(cases: &[(String, Vec<[&Figure; 3]>)], sides: &Sides) -> String {
             );
         }
     }
-    html + &scale_words(&axis)
+    html + &scale_words(&axis, "row spans scale")
 }
 
 /// Who is which mark.
@@ -239,7 +239,7 @@ fn grid(axis: &Axis) -> String {
 }
 
 /// The words of an axis, as a row that stands above and below those of the plot.
-fn scale_words(axis: &Axis) -> String {
+fn scale_words(axis: &Axis, class: &str) -> String {
     let word = |(place, text): (f64, Option<String>)| {
         let text = text?;
         let anchor = if place < 1.0 {
@@ -256,11 +256,11 @@ fn scale_words(axis: &Axis) -> String {
     let words: String = axis.ticks(TICKS).into_iter().filter_map(word).collect();
     let kind = if axis.is_log() { "log scale" } else { "linear" };
     format!(
-        "<div class=\"row scale\"><span class=\"side\">{kind}</span><svg class=\"strip\" height=\"16\" aria-hidden=\"true\">{words}</svg></div>"
+        "<div class=\"{class}\"><span class=\"side\">{kind}</span><svg class=\"strip\" height=\"16\" aria-hidden=\"true\">{words}</svg></div>"
     )
 }
 
 /// Of a plot of curves, in pixels.
 const HEIGHT: f64 = 220.0;
 /// As many words as fit along a narrow plot.
-const TICKS: usize = 4;
+const TICKS: usize = 3;

@@ -1,0 +1,118 @@
+//! The file systems that writers' waits are measured on: that of the directory given, and others in a file mounted as a
+//! disk.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::machine;
+
+/// A file system to measure on.
+pub struct Disk {
+    /// As it stands in the tables.
+    pub name: String,
+    /// Where to work.
+    pub dir: PathBuf,
+    _mounted: Option<Mounted>,
+}
+
+impl Disk {
+    /// The file system that `root` lies on.
+    pub fn given(root: &Path) -> Disk {
+        Disk { name: machine::file_system(root), dir: root.join("given"), _mounted: None }.made()
+    }
+
+    /// A new file system of this kind in a file below `root`.
+    ///
+    /// # Errors
+    /// Why that cannot be had here.
+    pub fn mounted(kind: &str, root: &Path, bytes: u64) -> Result<Disk, String> {
+        if !nix::unistd::getuid().is_root() {
+            return Err("only root may mount a file system".to_owned());
+        }
+        let (image, at) = (root.join(format!("{kind}.image")), root.join(kind));
+        fs::create_dir_all(&at).expect("a directory");
+        File::create(&image).and_then(|file| file.set_len(bytes)).expect("a file to mount");
+        // From here on whatever happens is undone.
+        let mounted = Mounted { image: image.clone(), at: at.clone() };
+        mounted.even_if_interrupted();
+        let quiet = if kind == "xfs" { ["-q", "-f"] } else { ["-q", "-F"] };
+        run(Command::new(format!("mkfs.{kind}")).args(quiet).arg(&image))?;
+        // Past the cache of the file below, or every block would be cached, and written back, twice.
+        let device = run(Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(&image))?;
+        let outcome = run(Command::new("mount").args(["-t", kind, device.trim()]).arg(&at));
+        // It goes when it is no longer mounted.
+        run(Command::new("losetup").args(["--detach", device.trim()]))?;
+        outcome?;
+        Ok(Disk { name: format!("{kind} in a file"), dir: at.join("work"), _mounted: Some(mounted) }.made())
+    }
+
+    fn made(self) -> Disk {
+        fs::create_dir_all(&self.dir).expect("a directory");
+        self
+    }
+}
+
+/// Unmounted and removed when dropped.
+struct Mounted {
+    image: PathBuf,
+    at: PathBuf,
+}
+
+impl Mounted {
+    /// Sees to it that it goes also when we are told to end.
+    fn even_if_interrupted(&self) {
+        let (image, at) = (self.image.clone(), self.at.clone());
+        let mut signals = Signals::new([SIGINT, SIGTERM]).expect("signals");
+        thread::spawn(move || {
+            let signal = signals.forever().next();
+            // At once by name; what is in it when the last process that has it open has ended.
+            let _ = run(Command::new("umount").arg("--lazy").arg(&at));
+            let _ = fs::remove_file(&image);
+            std::process::exit(128 + signal.unwrap_or_default());
+        });
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let is_mounted = || {
+            fs::read_to_string("/proc/mounts")
+                .is_ok_and(|all| all.contains(&format!(" {} ", self.at.display())))
+        };
+        for _ in 0..UNMOUNTS {
+            if !is_mounted() {
+                break;
+            }
+            let _ = run(Command::new("umount").arg(&self.at));
+            thread::sleep(UNMOUNT_PAUSE);
+        }
+        if is_mounted() {
+            eprintln!(
+                "######## {} is still mounted: unmount it and remove {} ########",
+                self.at.display(),
+                self.image.display()
+            );
+        } else {
+            let _ = fs::remove_file(&self.image);
+        }
+    }
+}
+
+/// What a command prints.
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+/// A process that was just killed may keep it busy for a moment.
+const UNMOUNTS: u32 = 50;
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,75 @@
+//! A large file on its way to the disk, a little at a time.
+//!
+//! Left to the kernel, what is written stays in memory until there is much of it, and then all of it goes at once; whoever
+//! else commits a row on that disk in the meantime waits behind it, for on most file systems one `fsync` waits for what
+//! others have written. So each piece is sent on its way at once, and before there are too many of them the oldest is
+//! waited for: the disk is never idle, and nobody waits behind more than [`BACKLOG_BYTES`].
+
+use std::fs::File;
+use std::io;
+
+use super::sys;
+
+/// How far a file that is written from front to back has come on its way to the disk. No promise that anything lasts: that
+/// is `fsync`'s to give, which then finds little to do.
+#[derive(Debug, Default)]
+pub struct WriteOut {
+    /// Up to here it is on its way.
+    sent: u64,
+    /// Up to here it has arrived.
+    arrived: u64,
+}
+
+impl WriteOut {
+    /// The file is written up to `end`: sends on what is new, and waits for what was sent long before.
+    ///
+    /// # Errors
+    /// If something could not be written. The file is of no use then: `fsync` need not tell of it again.
+    pub fn advance(&mut self, file: &File, end: u64) -> io::Result<()> {
+        if end < self.sent + PIECE_BYTES {
+            return Ok(());
+        }
+        sys::start_writing_out(file, self.sent, end - self.sent)?;
+        self.sent = end;
+        let due = end.saturating_sub(BACKLOG_BYTES);
+        if due > self.arrived {
+            sys::await_written_out(file, self.arrived, due - self.arrived)?;
+            self.arrived = due;
+        }
+        Ok(())
+    }
+}
+
+/// What is sent at once.
+const PIECE_BYTES: u64 = 2 << 20;
+/// What may be on its way: some hundredths of a second of a slow disk.
+const BACKLOG_BYTES: u64 = 8 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_backlog_is_ever_on_its_way() {
+        let file = tempfile::tempfile().expect("a file");
+        let mut way = WriteOut::default();
+        for end in (1..=200).map(|n| n * 300_000) {
+            file.write_all_at(&[7; 300_000], end - 300_000).expect("written");
+            way.advance(&file, end).expect("sent on");
+            assert!(way.sent <= end && end - way.sent < PIECE_BYTES, "{way:?} of {end}");
+            assert!(way.arrived <= way.sent && way.sent - way.arrived <= BACKLOG_BYTES, "{way:?} of {end}");
+        }
+        // From the front again, as when a file is begun anew.
+        WriteOut::default().advance(&file, 60_000_000).expect("sent on");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_on_is_said() {
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let pipe = File::from(std::os::fd::OwnedFd::from(reader));
+        assert!(WriteOut::default().advance(&pipe, PIECE_BYTES - 1).is_ok());
+        assert!(WriteOut::default().advance(&pipe, PIECE_BYTES).is_err());
+    }
+}

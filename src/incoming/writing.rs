@@ -1,0 +1,163 @@
+//! The windows of a file that comes in full, hashed and written by a thread of their own while the next ones come in.
+//!
+//! What is written is sent on to the disk as it comes, so that little is left to wait for when all of it must last.
+
+use std::fs::File;
+use std::io;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::arriving::WINDOW_SIZE;
+use super::trouble::{Trouble, refuse_io};
+use crate::delta::{Piece, Unpacker, Window, WindowNode, WindowTree};
+use crate::drive::{WriteOut, holes};
+use crate::protocol::message::Refusal;
+
+/// A thread that writes.
+pub struct Writing {
+    /// Taken out to end it.
+    windows: Option<Sender<(Window, Piece)>>,
+    worker: Option<JoinHandle<io::Result<WindowTree>>>,
+    unpacker: Unpacker,
+}
+
+impl Writing {
+    /// Begins with the first window.
+    ///
+    /// # Errors
+    /// If there is no thread or descriptor to be had.
+    pub fn start(file: &File) -> io::Result<Writing> {
+        let file = file.try_clone()?;
+        let (windows, pieces) = bounded(PIECES_WAITING);
+        let worker = thread::Builder::new()
+            .name("write".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || write(&file, &pieces))?;
+        Ok(Writing { windows: Some(windows), worker: Some(worker), unpacker: Unpacker::new() })
+    }
+
+    /// The next window, as it came. Waits for the disk if that is too far behind.
+    ///
+    /// # Errors
+    /// If it is no window, or those before it could not be written.
+    pub fn append(&mut self, window: Window, packed: Vec<u8>) -> Result<(), Trouble> {
+        let piece = self.unpacker.unpack(packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
+        if self.windows.as_ref().is_some_and(|windows| windows.send((window, piece)).is_ok()) {
+            return Ok(());
+        }
+        Err(self.end().err().unwrap_or_else(|| Refusal::Failed("nothing was written".to_owned()).into()))
+    }
+
+    /// Waits until all is written; nothing is synced yet.
+    ///
+    /// # Errors
+    /// If something could not be written.
+    pub fn finish(mut self) -> Result<WindowTree, Trouble> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<WindowTree, Trouble> {
+        self.windows = None;
+        let Some(worker) = self.worker.take() else {
+            return Err(Refusal::Failed("nothing was written".to_owned()).into());
+        };
+        let written = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(written.map_err(refuse_io)?)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.windows = None;
+        // Its memory is counted as long as it has any.
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+fn write(file: &File, pieces: &Receiver<(Window, Piece)>) -> io::Result<WindowTree> {
+    let (mut tree, mut way, mut written) = (WindowTree::default(), WriteOut::default(), 0);
+    for (window, piece) in pieces {
+        let bytes = piece.bytes();
+        holes::write_around_zeros(file, window.offset(), bytes)?;
+        tree.set(tree.len(), WindowNode::of(window, bytes));
+        written = window.offset() + bytes.len() as u64;
+        way.advance(file, written)?;
+    }
+    file.set_len(written)?;
+    Ok(tree)
+}
+
+/// Windows that wait to be written.
+const PIECES_WAITING: usize = 2;
+/// It keeps its buffers on the heap.
+const STACK_BYTES: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::delta::{Geometry, SMALLEST_WINDOW_BYTES, compress_literals};
+
+    const WINDOW: usize = SMALLEST_WINDOW_BYTES as usize;
+
+    fn geometry(windows: usize) -> Geometry {
+        Geometry::new((windows * WINDOW) as u64, 4096, SMALLEST_WINDOW_BYTES).expect("sound")
+    }
+
+    fn window(number: usize) -> Vec<u8> {
+        vec![number as u8; WINDOW]
+    }
+
+    #[test]
+    fn windows_end_up_in_their_places_and_in_the_tree() {
+        let (geometry, file) = (geometry(9), tempfile::tempfile().expect("a file"));
+        let mut writing = Writing::start(&file).expect("a thread");
+        for (number, place) in geometry.windows().enumerate() {
+            writing.append(place, compress_literals(&window(number))).expect("written");
+        }
+        let tree = writing.finish().expect("all written");
+        let mut written = vec![0; 9 * WINDOW];
+        file.read_exact_at(&mut written, 0).expect("as long");
+        assert!(written == (0..9).flat_map(window).collect::<Vec<_>>());
+        assert_eq!(tree.finish(), *blake3::hash(&written).as_bytes());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_while_more_is_coming() {
+        let (geometry, file) = (geometry(99), tempfile::NamedTempFile::new().expect("a file"));
+        let deaf = File::open(file.path()).expect("readable");
+        let mut writing = Writing::start(&deaf).expect("a thread");
+        let mut append = |place| writing.append(place, compress_literals(&window(1)));
+        let (taken, trouble) = (geometry.windows().enumerate())
+            .find_map(|(number, place)| append(place).err().map(|trouble| (number, trouble)))
+            .expect("an error before the end");
+        assert!(taken <= PIECES_WAITING + 2, "after {taken} windows");
+        assert!(format!("{trouble:?}").contains("Bad file descriptor"), "{trouble:?}");
+        assert!(append(geometry.window(50).expect("a window")).is_err());
+        assert!(writing.finish().is_err());
+    }
+
+    #[test]
+    fn what_could_not_be_written_last_is_said_in_the_end() {
+        let (geometry, file) = (geometry(1), tempfile::NamedTempFile::new().expect("a file"));
+        let deaf = File::open(file.path()).expect("readable");
+        let mut writing = Writing::start(&deaf).expect("a thread");
+        writing.append(geometry.window(0).expect("a window"), compress_literals(&window(1))).expect("taken");
+        assert!(
+            writing.finish().is_err_and(|trouble| format!("{trouble:?}").contains("Bad file descriptor"))
+        );
+    }
+
+    #[test]
+    fn whoever_gives_up_does_not_wait_for_more() {
+        let (geometry, file) = (geometry(2), tempfile::tempfile().expect("a file"));
+        let mut writing = Writing::start(&file).expect("a thread");
+        writing.append(geometry.window(0).expect("a window"), compress_literals(&window(0))).expect("taken");
+        drop(writing);
+        assert_eq!(file.metadata().expect("a file").len(), WINDOW as u64);
+    }
+}
