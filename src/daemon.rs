@@ -15,9 +15,12 @@ use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::incoming;
 use crate::node::{Node, NodeError};
-use crate::pass::{self, PassLock, PassLockError, Scope};
+use crate::pass::{self, Observer, PassLock, PassLockError, Scope};
+use crate::report::progress::Place;
+use crate::report::service::{self, Heartbeat, PassStatus};
 use crate::report::{self, logger::NOTICE, recon};
 use crate::stop::Stop;
+use crate::tally::Tally;
 
 /// Why a daemon cannot run.
 #[derive(Debug)]
@@ -68,10 +71,11 @@ pub fn run(
     path: &Path,
     config: Config,
     signals: &Signals,
-    told: &mut dyn FnMut(&crate::tally::Tally),
+    told: &mut dyn FnMut(&Tally),
 ) -> Result<(), DaemonError> {
     let mut generation = Generation::start(config, signals)?;
     info!(target: NOTICE, "Starting {}", std::process::id());
+    service::ready("serving peers");
     let mut first = true;
     while !signals.stop.wished() {
         generation.serve(signals, &mut first, told);
@@ -79,6 +83,7 @@ pub fn run(
             generation = reload(path.to_owned(), generation, signals);
         }
     }
+    service::stopping();
     info!(target: NOTICE, "Exited {}", std::process::id());
     Ok(())
 }
@@ -103,7 +108,8 @@ impl Generation {
         let over = Stop::default();
         let (serving, until) = (node.clone(), over.clone());
         let thread = thread::spawn(move || {
-            if let Err(error) = incoming::listen(&listener, &serving, &until) {
+            let mut heart = Heartbeat::wanted();
+            if let Err(error) = incoming::listen(&listener, &serving, &until, &mut || heart.beat()) {
                 error!("the listener failed: {error}");
             }
         });
@@ -111,7 +117,7 @@ impl Generation {
     }
 
     /// Runs passes until something is signalled.
-    fn serve(&self, signals: &Signals, first: &mut bool, told: &mut dyn FnMut(&crate::tally::Tally)) {
+    fn serve(&self, signals: &Signals, first: &mut bool, told: &mut dyn FnMut(&Tally)) {
         let config = &self.node.config;
         // Nodes that were started together should not all walk their drives at the same time.
         let mut wait =
@@ -127,16 +133,20 @@ impl Generation {
             }
             let begun = Instant::now();
             match PassLock::take(config) {
-                Ok(_lock) => match pass::run(&self.node, &Scope::default(), false, &pass::Nobody) {
-                    Ok(tally) if !signals.stop.wished() => {
-                        report::log_pass(&tally);
-                        recon::record_pass(&config.recon_cache_path, &tally, unix_now());
-                        told(&tally);
-                        info!("Replication run OVER");
+                Ok(_lock) => {
+                    match pass::run(&self.node, &Scope::default(), false, &Show(PassStatus::begin())) {
+                        Ok(tally) if !signals.stop.wished() => {
+                            report::log_pass(&tally);
+                            recon::record_pass(&config.recon_cache_path, &tally, unix_now());
+                            told(&tally);
+                            info!("Replication run OVER");
+                            let wait = config.interval.saturating_sub(begun.elapsed());
+                            service::status(&service::between_passes(&tally, wait));
+                        }
+                        Ok(_) => return,
+                        Err(error) => error!("{error}"),
                     }
-                    Ok(_) => return,
-                    Err(error) => error!("{error}"),
-                },
+                }
                 Err(error @ PassLockError::Held(_)) => warn!("{error}"),
                 Err(error) => error!("{error}"),
             }
@@ -157,6 +167,15 @@ impl Generation {
 impl Drop for Generation {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// What the service manager is shown while a pass runs.
+struct Show(PassStatus);
+
+impl Observer for Show {
+    fn progress(&self, tally: &Tally, devices_done: usize, devices: usize, database: &str) {
+        self.0.tick(tally, Place { devices_done, devices, database });
     }
 }
 

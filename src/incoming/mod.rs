@@ -41,14 +41,21 @@ pub const CONNECTIONS_LIMIT: usize = 512;
 /// How long a connection may be idle between two databases.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Accepts peers until told to stop, or not to accept any more.
+/// Accepts peers until told to stop, or not to accept any more. `alive` is called several times a second, as long as that
+/// goes on.
 ///
 /// # Errors
 /// If the listener itself fails.
-pub fn listen(listener: &TcpListener, node: &Arc<Node>, until: &Stop) -> io::Result<()> {
+pub fn listen(
+    listener: &TcpListener,
+    node: &Arc<Node>,
+    until: &Stop,
+    alive: &mut dyn FnMut(),
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let serving = Arc::new(AtomicUsize::new(0));
     while !node.stop.wished() && !until.wished() {
+        alive();
         let (stream, address) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

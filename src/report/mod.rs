@@ -10,6 +10,7 @@ pub mod logger;
 pub mod memory;
 pub mod progress;
 pub mod recon;
+pub mod service;
 pub mod table;
 pub mod terminal;
 pub mod text;

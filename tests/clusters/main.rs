@@ -5,4 +5,5 @@ mod cluster;
 
 mod cron;
 mod daemons;
+mod service;
 mod signals;

@@ -110,7 +110,7 @@ impl Nodes {
         let listener = self.listeners.remove(&id).expect("a device that nobody serves yet");
         let (node, until) = (self.nodes[&id].clone(), self.stop.clone());
         self.threads.push(thread::spawn(move || {
-            incoming::listen(&listener, &node, &until).expect("a listener that works");
+            incoming::listen(&listener, &node, &until, &mut || ()).expect("a listener that works");
         }));
     }
 

@@ -1,0 +1,149 @@
+//! What the service manager is told of the daemon: that it is ready, alive, what it is doing, that it ends.
+//!
+//! Where none started us, nothing is told. A message that does not get through is no reason to stop: at worst we are
+//! started anew, which loses nothing.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use super::progress::Place;
+use crate::tally::Tally;
+
+/// The port is open; what there is to serve is served from now on.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// One line for whoever asks how the daemon is doing.
+pub fn status(line: &str) {
+    tell(&[NotifyState::Status(line)]);
+}
+
+/// The end has begun.
+pub fn stopping() {
+    tell(&[
+        NotifyState::Stopping,
+        NotifyState::Status("stopping: what is being installed is finished first"),
+    ]);
+}
+
+fn tell(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::debug!("the service manager was not told: {error}");
+    }
+}
+
+/// Tells the service manager that we are alive, as often as it wants to hear it.
+#[derive(Debug)]
+pub struct Heartbeat {
+    every: Option<Duration>,
+    last: Option<Instant>,
+}
+
+impl Heartbeat {
+    /// At the rate that the service manager asked for (`WatchdogSec=`), if it did.
+    pub fn wanted() -> Heartbeat {
+        // Half of its patience, as it recommends.
+        Heartbeat { every: sd_notify::watchdog_enabled().map(|patience| patience / 2), last: None }
+    }
+
+    /// We got around to this.
+    pub fn beat(&mut self) {
+        let Some(every) = self.every else { return };
+        if self.last.is_none_or(|last| last.elapsed() >= every) {
+            self.last = Some(Instant::now());
+            tell(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// Keeps the status line of a pass up to date.
+#[derive(Debug)]
+pub struct PassStatus {
+    began: Instant,
+    told: Mutex<Instant>,
+}
+
+impl PassStatus {
+    /// A pass begins.
+    pub fn begin() -> PassStatus {
+        status("in a pass");
+        let began = Instant::now();
+        PassStatus { began, told: Mutex::new(began) }
+    }
+
+    /// A database is done; `tally` is that of the whole pass so far.
+    pub fn tick(&self, tally: &Tally, place: Place<'_>) {
+        // Another worker that tells right now tells for us too.
+        let Ok(mut told) = self.told.try_lock() else { return };
+        if told.elapsed() >= STATUS_INTERVAL {
+            *told = Instant::now();
+            status(&under_way(tally, place, self.began.elapsed()));
+        }
+    }
+}
+
+fn under_way(tally: &Tally, place: Place<'_>, time: Duration) -> String {
+    format!(
+        "in a pass for {} s: {} of {} devices, {} databases, {} failures",
+        time.as_secs(),
+        place.devices_done,
+        place.devices,
+        tally.attempted,
+        tally.failure
+    )
+}
+
+/// The line between two passes.
+pub fn between_passes(tally: &Tally, wait: Duration) -> String {
+    let outcome = match tally.failure {
+        0 => "without a failure".to_owned(),
+        1 => "with 1 failure".to_owned(),
+        failures => format!("with {failures} failures"),
+    };
+    format!(
+        "last pass: {} databases in {:.1} s, {outcome}; the next in {} s",
+        tally.attempted,
+        tally.elapsed,
+        wait.as_secs()
+    )
+}
+
+/// How often the line changes at most.
+const STATUS_INTERVAL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_say_where_a_pass_is_and_how_it_ended() {
+        let mut tally = Tally { attempted: 12, failure: 1, elapsed: 3.25, ..Tally::default() };
+        let place = Place { devices_done: 1, devices: 3, database: "a/c" };
+        assert_eq!(
+            under_way(&tally, place, Duration::from_millis(61_900)),
+            "in a pass for 61 s: 1 of 3 devices, 12 databases, 1 failures"
+        );
+        let wait = Duration::from_millis(26_750);
+        let line = between_passes(&tally, wait);
+        assert_eq!(line, "last pass: 12 databases in 3.2 s, with 1 failure; the next in 26 s");
+        tally.failure = 0;
+        assert!(between_passes(&tally, wait).contains("without a failure"));
+        tally.failure = 2;
+        assert!(between_passes(&tally, wait).contains("with 2 failures"));
+    }
+
+    #[test]
+    fn a_heart_that_nobody_listens_to_does_not_beat() {
+        let mut heart = Heartbeat { every: None, last: None };
+        heart.beat();
+        assert_eq!(heart.last, None);
+        heart.every = Some(Duration::from_secs(60));
+        heart.beat();
+        let first = heart.last.expect("the first comes at once");
+        heart.beat();
+        assert_eq!(heart.last, Some(first));
+    }
+}
