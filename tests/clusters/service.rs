@@ -69,7 +69,7 @@ fn it_hears_that_the_daemon_serves_lives_works_and_ends() {
         manager.listen();
     }
     let beats = manager.heard.iter().filter(|line| *line == "WATCHDOG=1").count();
-    assert!((4..=12).contains(&beats), "{beats} beats in two seconds: {:?}", manager.heard);
+    assert!((2..=12).contains(&beats), "{beats} beats in two seconds: {:?}", manager.heard);
     kill(Pid::from_raw(manager.daemon.id() as i32), Signal::SIGTERM).expect("it runs");
     manager.hears("STOPPING=1");
     assert_eq!(manager.daemon.wait().expect("it ends").code(), Some(0));
