@@ -171,6 +171,11 @@ impl Carried<'_> {
 
 /// Waits until a server listens at a port, without calling it.
 pub fn await_listener(server: &mut Child, port: u16) {
+    await_listeners(server, port, 1);
+}
+
+/// Waits until so many listen at a port, each at an address of its own; the last to start is this server.
+pub fn await_listeners(server: &mut Child, port: u16, count: usize) {
     let started = Instant::now();
     let is_listening = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
@@ -179,8 +184,10 @@ pub fn await_listener(server: &mut Child, port: u16) {
     };
     loop {
         let tables = ["tcp", "tcp6"].map(|table| format!("/proc/{}/net/{table}", server.id()));
-        if tables.iter().any(|table| fs::read_to_string(table).unwrap_or_default().lines().any(is_listening))
-        {
+        let listening = |table| {
+            fs::read_to_string(table).unwrap_or_default().lines().filter(|line| is_listening(line)).count()
+        };
+        if tables.iter().map(listening).sum::<usize>() >= count {
             return;
         }
         let ended = server.try_wait().expect("a child to ask after");

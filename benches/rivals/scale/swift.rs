@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::fleet::{Fleet, NODES};
 use super::nodes::{address, free_port, write_ring};
 use crate::measure::{Server, run};
-use crate::network::await_listener;
+use crate::network::await_listeners;
 use crate::ours;
 use crate::swift::Swift;
 
@@ -49,7 +49,7 @@ pub fn passes(swift: &Swift, root: &Path, fleet: &Fleet, count: usize) -> Vec<f6
             let mut command = swift.here(root, "swift-container-server");
             command.arg(conf(node)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut server = Server(command.spawn().expect("a container server"));
-            await_listener(&mut server.0, port);
+            await_listeners(&mut server.0, port, node + 1);
             server
         })
         .collect();
