@@ -15,8 +15,7 @@ use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::incoming;
 use crate::node::{Node, NodeError};
-use crate::pass::{self, Observer, PassLock, PassLockError, Scope};
-use crate::report::progress::Place;
+use crate::pass::{self, PassLock, PassLockError, Scope};
 use crate::report::service::{self, Heartbeat, PassStatus};
 use crate::report::{self, logger::NOTICE, recon};
 use crate::stop::Stop;
@@ -133,20 +132,17 @@ impl Generation {
             }
             let begun = Instant::now();
             match PassLock::take(config) {
-                Ok(_lock) => {
-                    match pass::run(&self.node, &Scope::default(), false, &Show(PassStatus::begin())) {
-                        Ok(tally) if !signals.stop.wished() => {
-                            report::log_pass(&tally);
-                            recon::record_pass(&config.recon_cache_path, &tally, unix_now());
-                            told(&tally);
-                            info!("Replication run OVER");
-                            let wait = config.interval.saturating_sub(begun.elapsed());
-                            service::status(&service::between_passes(&tally, wait));
-                        }
-                        Ok(_) => return,
-                        Err(error) => error!("{error}"),
+                Ok(_lock) => match pass::run(&self.node, &Scope::default(), false, &PassStatus::begin()) {
+                    Ok(tally) if !signals.stop.wished() => {
+                        report::log_pass(&tally);
+                        recon::record_pass(&config.recon_cache_path, &tally, unix_now());
+                        told(&tally);
+                        info!("Replication run OVER");
+                        service::between_passes(&tally, config.interval.saturating_sub(begun.elapsed()));
                     }
-                }
+                    Ok(_) => return,
+                    Err(error) => error!("{error}"),
+                },
                 Err(error @ PassLockError::Held(_)) => warn!("{error}"),
                 Err(error) => error!("{error}"),
             }
@@ -167,15 +163,6 @@ impl Generation {
 impl Drop for Generation {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// What the service manager is shown while a pass runs.
-struct Show(PassStatus);
-
-impl Observer for Show {
-    fn progress(&self, tally: &Tally, devices_done: usize, devices: usize, database: &str) {
-        self.0.tick(tally, Place { devices_done, devices, database });
     }
 }
 

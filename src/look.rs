@@ -53,7 +53,7 @@ pub fn glance(config: &Config, dir: &HashDir, known: Option<Entry>) -> Option<(R
     if due.is_some_and(|due| due <= seconds(now)) {
         return None;
     }
-    let seen = before.filter(|sight| after == before && sight.is_settled(now));
+    let seen = undisturbed(before, after, now);
     let entry = entry(config, dir, &info, due, seen, known, now);
     Some((info, entry))
 }
@@ -75,10 +75,14 @@ pub fn sum_up(
     let one_file = dir.db_files().map_err(failed)?.len() == 1;
     let now = SystemTime::now();
     let after = dir.sight().map_err(failed)?;
-    // Equal before and after, so that what was read is what is there; settled, so that the next change will show.
-    let seen = before.filter(|sight| one_file && after == before && sight.is_settled(now));
+    let seen = undisturbed(before, after, now).filter(|_| one_file);
     let entry = entry(config, dir, &info, due, seen, known, now);
     Ok((info, entry))
+}
+
+/// Equal before and after, so that what was read is what is there; settled, so that the next change will show.
+fn undisturbed(before: Option<Sight>, after: Option<Sight>, now: SystemTime) -> Option<Sight> {
+    before.filter(|sight| after.as_ref() == Some(sight) && sight.is_settled(now))
 }
 
 fn entry(
@@ -153,3 +157,24 @@ pub fn seconds(time: SystemTime) -> f64 {
 
 /// How soon what is due but stays is looked at again.
 const DUE_AGAIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::testing::{INSERT, bench, sqlite};
+
+    #[test]
+    fn what_changed_while_it_was_read_or_just_before_is_not_remembered() {
+        let bench = bench();
+        let database = bench.database();
+        let sight = || bench.hash_dir().sight().unwrap();
+        let (before, now) = (sight(), SystemTime::now());
+        let later = now + Duration::from_secs(60);
+        assert_eq!(undisturbed(before, sight(), later), before);
+        assert_eq!(undisturbed(before, sight(), now), None);
+        assert_eq!(undisturbed(before, None, later), None);
+        std::thread::sleep(Duration::from_millis(50));
+        sqlite(&database).execute_batch(INSERT).unwrap();
+        assert_eq!(undisturbed(before, sight(), later), None);
+    }
+}

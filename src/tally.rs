@@ -39,7 +39,7 @@ pub struct Tally {
     pub deferred: u64,
     /// Failures by peer address, then by device.
     pub failure_nodes: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Databases opened: all but those that the ledger knew.
+    /// Databases looked into: all but those that the ledger knew.
     pub opened: u64,
     /// Transfers that reused blocks of the peer's file.
     pub delta: u64,

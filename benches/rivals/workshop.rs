@@ -30,6 +30,8 @@ const ROW_BYTES: u64 = 150;
 /// The base, what it was at 40 %, a pair, its copies, what is staged beside them and what becomes of those.
 const COPIES: u64 = 9;
 const BORN_SECS: u64 = 1_700_000_000;
+/// An etag where it does not matter.
+pub const ETAG: &str = "d41d8cd98f00b204e9800998ecf8427e";
 const SEED: u64 = 7;
 const BATCH_ROWS: usize = 10_000;
 
@@ -220,13 +222,23 @@ fn numbers(range: std::ops::Range<u64>) -> impl Iterator<Item = Row> {
 pub fn row(number: u64) -> Row {
     let mut random = Random(SEED.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     random.next();
+    photo(
+        format!("photos/{:08x}/{number:06}.jpg", random.next() >> 32),
+        stamp(number, number),
+        random.below(1 << 24) as i64,
+        format!("{:016x}{:016x}", random.next(), random.next()),
+    )
+}
+
+/// An object's row as a container server stores it.
+pub fn photo(name: String, created_at: String, size: i64, etag: String) -> Row {
     Row {
         row_id: None,
-        name: format!("photos/{:08x}/{number:06}.jpg", random.next() >> 32),
-        created_at: stamp(number, number),
-        size: random.below(1 << 24) as i64,
+        name,
+        created_at,
+        size,
         content_type: "image/jpeg".to_owned(),
-        etag: format!("{:016x}{:016x}", random.next(), random.next()),
+        etag,
         deleted: 0,
         storage_policy_index: PolicyIndex(0),
         ctype_timestamp: None,

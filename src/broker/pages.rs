@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 use crate::drive::LiveFile;
+use crate::drive::live::Header;
 
 /// The pages of a file that is locked.
 pub(super) struct Pages<'a> {
@@ -27,15 +28,11 @@ impl Pages<'_> {
         let file_bytes = metadata.len();
         let mut head = vec![0; HEAD_BYTES.min(file_bytes as usize)];
         (metadata.is_file() && live.pread(0, &mut head).ok()? == head.len()).then_some(())?;
-        let page_bytes = match be16(&head, 16)? {
-            1 => 65536,
-            bytes => bytes,
-        };
-        let sound = head.starts_with(b"SQLite format 3\0")
-            && page_bytes.is_power_of_two()
-            && page_bytes >= 512
+        let header = Header::parse(head.first_chunk()?, file_bytes)?;
+        let page_bytes = header.page_bytes as usize;
+        let sound =
             // Rollback journal, no reserved bytes, the fractions that are always so, UTF-8.
-            && head.get(18..24)? == [1, 1, 0, 64, 32, 32]
+            head.get(18..24)? == [1, 1, 0, 64, 32, 32]
             && be32(&head, 56)? == 1
             // The file was last written by who keeps count of its pages, and has them all.
             && be32(&head, 24)? == be32(&head, 92)?

@@ -179,7 +179,7 @@ pub struct AgentOptions {
     pub memory_budget_bytes: u64,
     /// `agent_compress`: whether what is sent of a file is compressed; default `auto`.
     pub compress: Compress,
-    /// `agent_full_check_interval`: within how many seconds every database is opened and introduced to its peers at least
+    /// `agent_full_check_interval`: within how many seconds every database is looked into and introduced to its peers at least
     /// once, changed or not; default a day.
     pub full_check_interval: Duration,
     /// `agent_swift_conf`: another `swift.conf` than the one in `swift_dir`, or else in `/etc/swift`.

@@ -17,7 +17,7 @@ pub mod stage;
 mod sys;
 mod writeout;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::fmt;
 use std::fs::{self, DirBuilder};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::progress::Place;
+use crate::pass::Observer;
 use crate::tally::Tally;
 
 /// The port is open; what there is to serve is served from now on.
@@ -17,7 +17,7 @@ pub fn ready(status: &str) {
 }
 
 /// One line for whoever asks how the daemon is doing.
-pub fn status(line: &str) {
+fn status(line: &str) {
     tell(&[NotifyState::Status(line)]);
 }
 
@@ -73,38 +73,41 @@ impl PassStatus {
         let began = Instant::now();
         PassStatus { began, told: Mutex::new(began) }
     }
+}
 
-    /// A database is done; `tally` is that of the whole pass so far.
-    pub fn tick(&self, tally: &Tally, place: Place<'_>) {
+impl Observer for PassStatus {
+    fn progress(&self, tally: &Tally, devices_done: usize, devices: usize, _database: &str) {
         // Another worker that tells right now tells for us too.
         let Ok(mut told) = self.told.try_lock() else { return };
         if told.elapsed() >= STATUS_INTERVAL {
             *told = Instant::now();
-            status(&under_way(tally, place, self.began.elapsed()));
+            status(&under_way(tally, devices_done, devices, self.began.elapsed()));
         }
     }
 }
 
-fn under_way(tally: &Tally, place: Place<'_>, time: Duration) -> String {
+fn under_way(tally: &Tally, devices_done: usize, devices: usize, time: Duration) -> String {
     format!(
-        "in a pass for {} s: {} of {} devices, {} databases, {} failures",
+        "in a pass for {} s: {devices_done} of {devices} devices, {} databases, {} failures",
         time.as_secs(),
-        place.devices_done,
-        place.devices,
         tally.attempted,
         tally.failure
     )
 }
 
-/// The line between two passes.
-pub fn between_passes(tally: &Tally, wait: Duration) -> String {
-    let outcome = match tally.failure {
+/// A pass is over, and the next one comes after so long.
+pub fn between_passes(tally: &Tally, wait: Duration) {
+    status(&outcome(tally, wait));
+}
+
+fn outcome(tally: &Tally, wait: Duration) -> String {
+    let ending = match tally.failure {
         0 => "without a failure".to_owned(),
         1 => "with 1 failure".to_owned(),
         failures => format!("with {failures} failures"),
     };
     format!(
-        "last pass: {} databases in {:.1} s, {outcome}; the next in {} s",
+        "last pass: {} databases in {:.1} s, {ending}; the next in {} s",
         tally.attempted,
         tally.elapsed,
         wait.as_secs()
@@ -121,18 +124,17 @@ mod tests {
     #[test]
     fn the_lines_say_where_a_pass_is_and_how_it_ended() {
         let mut tally = Tally { attempted: 12, failure: 1, elapsed: 3.25, ..Tally::default() };
-        let place = Place { devices_done: 1, devices: 3, database: "a/c" };
         assert_eq!(
-            under_way(&tally, place, Duration::from_millis(61_900)),
+            under_way(&tally, 1, 3, Duration::from_millis(61_900)),
             "in a pass for 61 s: 1 of 3 devices, 12 databases, 1 failures"
         );
         let wait = Duration::from_millis(26_750);
-        let line = between_passes(&tally, wait);
+        let line = outcome(&tally, wait);
         assert_eq!(line, "last pass: 12 databases in 3.2 s, with 1 failure; the next in 26 s");
         tally.failure = 0;
-        assert!(between_passes(&tally, wait).contains("without a failure"));
+        assert!(outcome(&tally, wait).contains("without a failure"));
         tally.failure = 2;
-        assert!(between_passes(&tally, wait).contains("with 2 failures"));
+        assert!(outcome(&tally, wait).contains("with 2 failures"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ use swiftlet::hash_path::{Hash, HashSalt, PartShift};
 use swiftlet::replica::{PolicyIndex, ReplicaId, Row};
 use swiftlet::timestamp::Timestamp;
 
+use crate::workshop;
+
 /// Nodes, devices and replicas.
 pub const NODES: usize = 3;
 /// Prefix and suffix of the paths that are hashed.
@@ -230,18 +232,7 @@ pub fn container(number: u32) -> String {
 
 /// An object's row as a container server stores it.
 pub fn row(name: &str, at: Timestamp) -> Row {
-    Row {
-        row_id: None,
-        name: name.to_owned(),
-        created_at: at.to_string(),
-        size: 48_213,
-        content_type: "image/jpeg".to_owned(),
-        etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(),
-        deleted: 0,
-        storage_policy_index: PolicyIndex(0),
-        ctype_timestamp: None,
-        meta_timestamp: None,
-    }
+    workshop::photo(name.to_owned(), at.to_string(), 48_213, workshop::ETAG.to_owned())
 }
 
 /// A UUID and the device's name, as Swift makes them, but the same in every run.

@@ -21,8 +21,10 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use swiftlet::broker::{Broker, pending};
 use swiftlet::drive::HashDir;
-use swiftlet::replica::{PolicyIndex, Row, RowHash};
+use swiftlet::replica::{Row, RowHash};
 use swiftlet::timestamp::Timestamp;
+
+use crate::workshop;
 
 /// How a row is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,18 +206,8 @@ fn wait_as_swift_does(tries: i32) -> bool {
 }
 
 fn row(name: String) -> Row {
-    Row {
-        row_id: None,
-        name,
-        created_at: Timestamp::at(SystemTime::now()).to_string(),
-        size: 4096,
-        content_type: "image/jpeg".to_owned(),
-        etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(),
-        deleted: 0,
-        storage_policy_index: PolicyIndex(0),
-        ctype_timestamp: None,
-        meta_timestamp: None,
-    }
+    let now = Timestamp::at(SystemTime::now()).to_string();
+    workshop::photo(name, now, 4096, workshop::ETAG.to_owned())
 }
 
 fn line(put: &Put) -> String {
