@@ -16,6 +16,8 @@ use crate::proof::Contents;
 use crate::workshop::{self, Pair};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_agent");
+/// Lines of the log that are worth a look.
+const LAST_WORDS: usize = 30;
 
 /// Two nodes with one device each, `a` the sender's and `b` the receiver's.
 pub struct Agents {
@@ -78,6 +80,13 @@ impl Agents {
 
     fn log(&self) -> File {
         File::options().create(true).append(true).open(self.root.join("log")).expect("a log")
+    }
+
+    /// The last that both nodes logged, for whoever has to find out what went wrong.
+    pub fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.root.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
     }
 
     /// Where a node's container server would listen.

@@ -195,7 +195,9 @@ impl Stage {
         let verdict = self.judge(&contender, &waited, [&paths[0], &paths[1]]);
         match verdict {
             Ok(()) => way += "; both ends equal, no row lost",
-            Err(wrong) if side == "ours" => panic!("{} {}: {wrong}", self.name, case.name),
+            Err(wrong) if side == "ours" => {
+                panic!("{} {}: {wrong}; logged:\n{}", self.name, case.name, self.agents.last_words())
+            }
             Err(wrong) => way = format!("{way}; {wrong}"),
         }
         drop(contender);
