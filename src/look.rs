@@ -130,15 +130,15 @@ fn next_look(config: &Config, dir: &HashDir, due: Option<f64>, now: SystemTime) 
         Some(due) => due.ceil() + 1.0,
         None => f64::INFINITY,
     };
-    (due as u64).min(next_turn(dir, config.agent.full_check_interval, now_secs as u64))
+    let phase = u64::from_be_bytes(std::array::from_fn(|at| dir.hash().0[8 + at]));
+    (due as u64).min(next_turn(phase, config.agent.full_check_interval, now_secs as u64))
 }
 
-/// Every database has its turn once in an interval, at a time of its own, so that turns are spread evenly however the
-/// databases came to be looked at first.
-fn next_turn(dir: &HashDir, interval: Duration, now_secs: u64) -> u64 {
+/// Whatever is looked at in full has its turn once in an interval, at a time of its own (`phase`), so that turns are
+/// spread evenly however it came to be looked at first. In seconds since 1970, after `now_secs`.
+pub fn next_turn(phase: u64, interval: Duration, now_secs: u64) -> u64 {
     let interval = interval.as_secs().max(1);
-    let phase = u64::from_be_bytes(std::array::from_fn(|at| dir.hash().0[8 + at])) % interval;
-    let since = (now_secs + interval - phase) % interval;
+    let since = (now_secs + interval - phase % interval) % interval;
     now_secs + interval - since
 }
 

@@ -5,6 +5,9 @@
 //! short did not reach is reached by another, and takes every level in order, which is the order of the ledger. On its
 //! way it removes directories that are empty (`swift/common/db_replicator.py: roundrobin_datadirs`). What cannot be read
 //! is told and passed by; what vanishes meanwhile was somebody's right. Swift ends the pass for all drives in both cases.
+//!
+//! Listing a directory costs several times what a look at it costs, and on a drive whose directories are not in memory a
+//! seek. Who has walked here before may lend the walk its [`Memory`]: a partition that looks as it did is then not listed.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -14,8 +17,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::drive::{DeviceName, Drive, HashDir, Sight};
-use crate::hash_path::Partition;
+use crate::drive::{DeviceName, Drive, HashDir, Listing, ListingFingerprint, Sight};
+use crate::hash_path::{Hash, Partition};
 
 /// A database, as the walk found it.
 #[derive(Debug, Clone)]
@@ -76,6 +79,16 @@ impl Filter {
     }
 }
 
+/// What is remembered of partitions by somebody who walked the drive before.
+pub trait Memory {
+    /// The databases of a partition, in the order of the walk, and its fingerprint when it held just these; `None` if it is
+    /// to be listed.
+    fn recall(&mut self, partition: Partition) -> Option<(Vec<Hash>, ListingFingerprint)>;
+
+    /// A partition was listed, and all in it is in order. While its fingerprint stays the same, so does what it holds.
+    fn listed(&mut self, partition: Partition, fingerprint: ListingFingerprint);
+}
+
 /// The databases of one drive. Partitions come in order from the one it began with, then those before it, last those
 /// with strange names; suffixes and hashes in order.
 pub struct Walk {
@@ -90,6 +103,10 @@ pub struct Walk {
     suffixes: Level,
     hashes: Level,
     partition: Option<Partition>,
+    /// Of a partition that need not be listed: its databases that are still to come, the next at the end.
+    recalled: Vec<Hash>,
+    /// Of one that is listed for somebody who remembers: what was come by, as long as all is in order.
+    listing: Option<Listing>,
 }
 
 /// What is still to be visited of one directory.
@@ -113,6 +130,8 @@ impl Walk {
             suffixes: Level::default(),
             hashes: Level::default(),
             partition: None,
+            recalled: vec![],
+            listing: None,
         }
     }
 
@@ -152,7 +171,7 @@ impl Walk {
         };
         match hash_dir.sight() {
             Ok(Some(sight)) => {
-                let suffix = self.hashes.dir.file_name();
+                let suffix = hash_dir.dir().parent().and_then(Path::file_name);
                 let in_order = in_order && suffix.is_some_and(|suffix| *suffix == *hash_dir.hash().suffix());
                 Ok(Some(Found { partition: self.partition, hash_dir, sight, in_order }))
             }
@@ -211,17 +230,45 @@ impl Walk {
         Problem { device: self.drive.name().clone(), path: path.to_owned(), error }
     }
 
+    /// The next database, as [`Iterator::next`], with the help of somebody who remembers.
+    pub fn next_with(&mut self, memory: &mut dyn Memory) -> Option<Result<Found, Problem>> {
+        self.go_on(Some(memory))
+    }
+
+    fn go_on<'m>(&mut self, mut memory: Option<&mut (dyn Memory + 'm)>) -> Option<Result<Found, Problem>> {
+        loop {
+            match self.step(memory.as_deref_mut()).transpose()? {
+                Ok(None) => (),
+                Ok(Some(found)) => return Some(Ok(found)),
+                Err(problem) => return Some(Err(problem)),
+            }
+        }
+    }
+
     /// One step down or along; `None` at the end, `Some(None)` if it led to no database.
-    fn step(&mut self) -> Result<Option<Option<Found>>, Problem> {
+    fn step(&mut self, memory: Option<&mut (dyn Memory + '_)>) -> Result<Option<Option<Found>>, Problem> {
         if !self.begun {
             self.begin()?;
+        } else if let Some((partition, hash)) = self.partition.zip(self.recalled.pop()) {
+            return self.look(self.drive.hash_dir(partition, hash).dir().to_owned(), true).map(Some);
         } else if let Some(hash) = self.hashes.names.pop() {
-            return self.look(self.hashes.dir.join(hash), self.hashes.in_order).map(Some);
+            let dir = self.hashes.dir.join(hash);
+            let listing = self.listing.take();
+            let found = self.look(dir, self.hashes.in_order)?;
+            self.listing = listing.and_then(|listing| self.met(listing, found.as_ref()));
+            return Ok(Some(found));
         } else if let Some(suffix) = self.suffixes.names.pop() {
-            self.hashes = self.descend(self.suffixes.dir.join(suffix), self.suffixes.in_order)?;
+            let dir = self.suffixes.dir.join(suffix);
+            let listing =
+                self.listing.take().and_then(|mut listing| listing.enter(&dir).ok().map(|()| listing));
+            self.hashes = self.descend(dir, self.suffixes.in_order)?;
+            self.listing = listing;
+        } else if let Some((partition, listing)) = self.partition.zip(self.listing.take()) {
+            if let Some(memory) = memory.filter(|_| listing.is_settled()) {
+                memory.listed(partition, listing.fingerprint());
+            }
         } else if let Some(partition) = self.partitions.pop() {
-            self.partition = Some(Partition(partition));
-            self.suffixes = self.descend(self.drive.containers().join(partition.to_string()), true)?;
+            self.enter(Partition(partition), memory)?;
         } else if let Some(partition) = self.strange.pop() {
             self.partition = partition.file_name().and_then(|name| partition_number(name).flatten());
             self.suffixes = self.descend(partition, false)?;
@@ -230,19 +277,42 @@ impl Walk {
         }
         Ok(Some(None))
     }
+
+    /// Begins a partition: with what is remembered of it if it looks as it did, else by listing it.
+    fn enter(&mut self, partition: Partition, memory: Option<&mut (dyn Memory + '_)>) -> Result<(), Problem> {
+        self.partition = Some(partition);
+        let dir = self.drive.containers().join(partition.to_string());
+        if let Some(memory) = memory {
+            if let Some((databases, then)) = memory.recall(partition)
+                && self.drive.listing_of(partition, &databases).is_ok_and(|now| now == then)
+            {
+                self.recalled = databases;
+                self.recalled.reverse();
+                return Ok(());
+            }
+            // Before it is listed: what comes meanwhile shows the next time.
+            self.listing = Listing::begin(&dir).ok();
+        }
+        let listing = self.listing.take();
+        self.suffixes = self.descend(dir, true)?;
+        self.listing = listing;
+        Ok(())
+    }
+
+    /// Goes on with a listing, if what was come by is a database in its proper place.
+    fn met(&self, mut listing: Listing, found: Option<&Found>) -> Option<Listing> {
+        let hash_dir = &found?.hash_dir;
+        let hash = hash_dir.hash();
+        listing.meet(hash);
+        (self.drive.hash_dir(self.partition?, hash) == *hash_dir).then_some(listing)
+    }
 }
 
 impl Iterator for Walk {
     type Item = Result<Found, Problem>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.step().transpose()? {
-                Ok(None) => (),
-                Ok(Some(found)) => return Some(Ok(found)),
-                Err(problem) => return Some(Err(problem)),
-            }
-        }
+        self.go_on(None)
     }
 }
 
@@ -272,6 +342,9 @@ const ORPHANED: &str = "rows wait for a database that is not here any more; appe
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
     use super::*;
 
     struct Bench {
@@ -397,6 +470,157 @@ mod tests {
         assert!(walk.next().unwrap().is_ok());
         fs::remove_dir_all(bench.devices.path().join("d0")).unwrap();
         assert_eq!(walk.count(), 0);
+    }
+
+    /// Somebody who remembers all that a walk came by.
+    #[derive(Default)]
+    struct Notebook {
+        known: BTreeMap<Partition, (Vec<Hash>, ListingFingerprint)>,
+        recalled: Vec<u32>,
+        listed: Vec<(Partition, ListingFingerprint)>,
+    }
+
+    impl Memory for Notebook {
+        fn recall(&mut self, partition: Partition) -> Option<(Vec<Hash>, ListingFingerprint)> {
+            self.recalled.push(partition.0);
+            self.known.get(&partition).cloned()
+        }
+
+        fn listed(&mut self, partition: Partition, fingerprint: ListingFingerprint) {
+            self.listed.push((partition, fingerprint));
+        }
+    }
+
+    impl Notebook {
+        /// Goes along with a walk: what it found, and which partitions were listed and are remembered from now on.
+        fn follow(&mut self, mut walk: Walk) -> (Vec<PathBuf>, Vec<u32>) {
+            let mut paths = Vec::new();
+            let mut found = BTreeMap::<Partition, Vec<Hash>>::new();
+            while let Some(item) = walk.next_with(self) {
+                let Ok(item) = item else { continue };
+                found.entry(item.partition.unwrap()).or_default().push(item.hash_dir.hash());
+                paths.push(item.hash_dir.dir().to_owned());
+            }
+            let listed = std::mem::take(&mut self.listed);
+            for (partition, fingerprint) in &listed {
+                self.known.insert(*partition, (found[partition].clone(), *fingerprint));
+            }
+            (paths, listed.iter().map(|(partition, _)| partition.0).collect())
+        }
+    }
+
+    fn settle() {
+        std::thread::sleep(Duration::from_millis(2100));
+    }
+
+    /// A database of which nothing but its place matters.
+    fn put(drive: &Drive, partition: u32, hash: &str) -> HashDir {
+        let dir = drive.hash_dir(Partition(partition), hash.parse().unwrap());
+        dir.create().unwrap();
+        fs::write(dir.usual_path(), "").unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_partition_that_looks_as_it_did_is_not_listed() {
+        let bench = bench(&[4]);
+        let drive = &bench.drives[0];
+        let walk = || bench.walk(0, &Filter::default(), 1);
+        let plain = || walk().map(|found| found.unwrap().hash_dir.dir().to_owned()).collect::<Vec<_>>();
+        let mut notebook = Notebook::default();
+        assert_eq!(
+            notebook.follow(walk()),
+            (plain(), vec![]),
+            "what is new may still change without a trace"
+        );
+        settle();
+        assert_eq!(notebook.follow(walk()), (plain(), vec![1, 2, 3, 0]));
+        assert_eq!(notebook.follow(walk()), (plain(), vec![]));
+        // It believes what it is told, if it goes with the directories: nothing is read.
+        let dir = drive.containers().join("2");
+        let lie = drive.listing_of(Partition(2), &[]).unwrap();
+        let truth = notebook.known.insert(Partition(2), (vec![], lie)).unwrap();
+        assert_eq!(
+            notebook.follow(walk()).0,
+            plain().into_iter().filter(|path| !path.starts_with(&dir)).collect::<Vec<_>>()
+        );
+        // With another's fingerprint it does not.
+        notebook.known.insert(Partition(2), (vec![], truth.1));
+        assert_eq!(notebook.follow(walk()), (plain(), vec![2]));
+
+        // Whatever comes or goes is met, and only where it did is anything listed.
+        let sibling = format!("1{:031x}", 3);
+        let cousin = format!("{:032x}", 0xabc);
+        type Change<'a> = (&'a str, u32, Box<dyn Fn() + 'a>);
+        let changes: [Change; 6] = [
+            ("one in a suffix that is there", 3, Box::new(|| drop(put(drive, 3, &sibling)))),
+            ("one in a new suffix", 1, Box::new(|| drop(put(drive, 1, &cousin)))),
+            ("one is gone", 3, Box::new(|| fs::remove_dir_all(put(drive, 3, &sibling).dir()).unwrap())),
+            (
+                "its suffix with it",
+                1,
+                Box::new(|| {
+                    fs::remove_dir_all(put(drive, 1, &cousin).dir().parent().unwrap()).unwrap();
+                }),
+            ),
+            (
+                "a copy of a suffix in its place",
+                2,
+                Box::new(|| {
+                    let suffix = drive.containers().join("2/002");
+                    fs::rename(&suffix, drive.root().join("aside")).unwrap();
+                    put(drive, 2, &format!("{:032x}", 2));
+                }),
+            ),
+            (
+                "a copy of a partition in its place",
+                0,
+                Box::new(|| {
+                    fs::rename(drive.containers().join("0"), drive.root().join("aside-0")).unwrap();
+                    put(drive, 0, &format!("{:032x}", 0));
+                }),
+            ),
+        ];
+        for (what, partition, change) in changes {
+            change();
+            let (found, _) = notebook.follow(walk());
+            assert_eq!(found, plain(), "{what}");
+            settle();
+            assert_eq!(notebook.follow(walk()), (plain(), vec![partition]), "{what}");
+            assert_eq!(notebook.follow(walk()), (plain(), vec![]), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_order_is_listed_each_time() {
+        let bench = bench(&[1]);
+        let drive = &bench.drives[0];
+        let containers = drive.containers();
+        // Neighbours of these are in order, they are not.
+        for partition in 2..=6 {
+            put(drive, partition, &format!("{partition:032x}"));
+        }
+        fs::write(containers.join("2/002/a file"), "").unwrap();
+        fs::write(containers.join("3/a file"), "").unwrap();
+        let orphan = drive.hash_dir(Partition(4), format!("{:032x}", 0x1004).parse().unwrap());
+        orphan.create().unwrap();
+        fs::write(orphan.pending_path(), ":row").unwrap();
+        let misplaced = containers.join("5/00f").join(format!("{:032x}", 0xfff));
+        fs::create_dir_all(&misplaced).unwrap();
+        fs::write(misplaced.join(format!("{:032x}.db", 0xfff)), "").unwrap();
+        fs::rename(containers.join("6"), containers.join("06")).unwrap();
+        settle();
+        let mut notebook = Notebook::default();
+        for _ in 0..2 {
+            let (found, _) = notebook.follow(bench.walk(0, &Filter::default(), 0));
+            assert_eq!(found.len(), 7);
+        }
+        assert!(notebook.recalled.iter().all(|partition| *partition != 6));
+        // A file beside suffixes passes for a suffix without databases, which nobody who remembers databases knows of.
+        let kept: Vec<u32> = notebook.known.keys().map(|partition| partition.0).collect();
+        assert_eq!(kept, [0, 3]);
+        let (hashes, fingerprint) = &notebook.known[&Partition(3)];
+        assert_ne!(drive.listing_of(Partition(3), hashes).unwrap(), *fingerprint);
     }
 
     #[test]

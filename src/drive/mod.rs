@@ -9,6 +9,7 @@
 mod chase;
 pub mod hash_dir;
 pub mod holes;
+pub mod listing;
 pub mod live;
 pub mod sight;
 pub mod snapshot;
@@ -33,6 +34,7 @@ use nix::sys::statvfs::statvfs;
 use crate::hash_path::{Hash, Partition};
 
 pub use hash_dir::{DbFileName, DirLock, HashDir};
+pub use listing::{Listing, ListingFingerprint};
 pub use live::{FileStamp, LiveFile, OpenGuard, opening};
 pub use sight::Sight;
 pub use snapshot::{Patience, Snapshot, clone_live, snapshot};

@@ -87,13 +87,13 @@ fn stat(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
-fn nanoseconds(seconds: i64, rest: i64) -> i128 {
+pub(super) fn nanoseconds(seconds: i64, rest: i64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(rest)
 }
 
 /// Far above the tick of any file system's clock: ext4 and XFS stamp with a tick of some milliseconds, older ones with a
 /// second or two.
-const GRAIN: Duration = Duration::from_secs(2);
+pub(super) const GRAIN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -378,7 +378,7 @@ impl From<rusqlite::Error> for Fault {
 /// `swll`.
 const APPLICATION_ID: i64 = 0x7377_6c6c;
 /// Goes up with every change of what is stored.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// How long to wait for another process' transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite's page cache: the way down to a page, and the pages of one batch.

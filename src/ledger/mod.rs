@@ -10,15 +10,17 @@
 //! and be killed at any moment. Each entry carries a checksum over itself and its key; a file that SQLite or a checksum
 //! finds damaged is begun anew. It is not synced: after a power failure it may be old or broken, and both are allowed.
 //!
-//! Three things are in it. An [`Entry`] for each database that is where it belongs, by [`Key`], in the order of the
+//! Four things are in it. An [`Entry`] for each database that is where it belongs, by [`Key`], in the order of the
 //! walk. For each partition the sum of its entries ([`SetDigest`]), so that the sum over any set of partitions is a few
 //! additions; and with it, for each peer, the sum of those entries that agree with the peer: the same sum if all do, so
-//! that what agrees is skipped. And when the drive was last walked as a whole.
+//! that what agrees is skipped. What its directories looked like when they held just these ([`Listing`]), so that they need
+//! not be read. And when the drive was last walked as a whole.
 
 mod digest;
 mod entry;
 mod file;
 mod key;
+mod listings;
 mod part;
 mod partitions;
 mod recorder;
@@ -37,6 +39,7 @@ use std::time::{Duration, SystemTime};
 pub use digest::{SetDigest, ShortDigest, StateDigest};
 pub use entry::{AGREEMENTS_LIMIT, Agreement, Entry};
 pub use key::{Key, Span};
+pub use listings::Listing;
 pub use partitions::{Neighbours, PartitionSet};
 pub use recorder::Recorder;
 pub use store::Ledger;

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::entry::{Entry, check};
 use super::file::Fault;
 use super::part::Part;
-use super::{Key, Span};
+use super::{Key, Listing, Span};
 use crate::hash_path::{PartShift, Partition};
 
 /// The tables, in a transaction.
@@ -114,9 +114,45 @@ impl<'a> Rows<'a> {
         last: Partition,
         mut visit: impl FnMut(Partition, Part) -> ControlFlow<()>,
     ) -> Result<(), Fault> {
-        let mut select = self
-            .conn
-            .prepare_cached("SELECT number, body FROM part WHERE number BETWEEN ?1 AND ?2 ORDER BY number")?;
+        let select = "SELECT number, body FROM part WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
+        self.each_number(select, first, last, |partition, body| Ok(visit(partition, part(partition, body)?)))
+    }
+
+    /// The partitions with listings from one on, in order, until the visitor has enough.
+    pub fn each_listing(
+        &self,
+        first: Partition,
+        mut visit: impl FnMut(Partition, Listing) -> ControlFlow<()>,
+    ) -> Result<(), Fault> {
+        let select = "SELECT number, body FROM listing WHERE number BETWEEN ?1 AND ?2 ORDER BY number";
+        self.each_number(select, first, Partition(u32::MAX), |partition, body| {
+            Ok(visit(partition, Listing::decode(partition, body)?))
+        })
+    }
+
+    pub fn put_listing(&self, partition: Partition, listing: Option<&Listing>) -> Result<(), Fault> {
+        match listing {
+            Some(listing) => {
+                let mut replace =
+                    self.conn.prepare_cached("REPLACE INTO listing (number, body) VALUES (?, ?)")?;
+                replace.execute(params![partition.0, listing.encode(partition)])?
+            }
+            None => {
+                self.conn.prepare_cached("DELETE FROM listing WHERE number = ?")?.execute([partition.0])?
+            }
+        };
+        Ok(())
+    }
+
+    /// What is kept by partition, from one to another, both included, in order, until the visitor has enough.
+    fn each_number(
+        &self,
+        select: &str,
+        first: Partition,
+        last: Partition,
+        mut visit: impl FnMut(Partition, &[u8]) -> Result<ControlFlow<()>, Fault>,
+    ) -> Result<(), Fault> {
+        let mut select = self.conn.prepare_cached(select)?;
         let mut rows = select.query([first.0, last.0])?;
         let mut next = i64::from(first.0);
         let end = u64::from(last.0).saturating_add(1).min(self.shift.partitions()) as i64;
@@ -125,8 +161,7 @@ impl<'a> Rows<'a> {
             if !(next..end).contains(&number) {
                 return Err(Fault::Damaged("partitions are out of order".to_owned()));
             }
-            let partition = Partition(number as u32);
-            if visit(partition, part(partition, blob(row, 1)?)?).is_break() {
+            if visit(Partition(number as u32), blob(row, 1)?)?.is_break() {
                 break;
             }
             next = number + 1;
@@ -142,6 +177,8 @@ impl<'a> Rows<'a> {
     pub fn put_part(&self, partition: Partition, part: &Part) -> Result<(), Fault> {
         if *part == Part::default() {
             self.conn.prepare_cached("DELETE FROM part WHERE number = ?")?.execute([partition.0])?;
+            // One without entries is not remembered by its listing either, or numbers would only ever be added.
+            self.put_listing(partition, None)?;
         } else {
             let mut replace = self.conn.prepare_cached("REPLACE INTO part (number, body) VALUES (?, ?)")?;
             replace.execute(params![partition.0, part.encode(partition)])?;
@@ -290,8 +327,9 @@ impl From<FromSqlError> for Fault {
 }
 
 /// The tables, in the order of their names. A file with any others, or with anything else in it, is not ours.
-pub(super) const TABLES: [&str; 4] = [
+pub(super) const TABLES: [&str; 5] = [
     "CREATE TABLE entry (key BLOB NOT NULL PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE listing (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE TABLE part (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE TABLE survey (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE TABLE terms (terms TEXT NOT NULL, boot TEXT NOT NULL)",

@@ -47,6 +47,9 @@ impl Bench {
         ledger.update(&all_new(&entries)).unwrap();
         ledger.agree_singly(PEER, &states(&entries)).unwrap();
         ledger.note_survey(SURVEY).unwrap();
+        ledger
+            .note_listings(&(0..32).map(|number| (Partition(number), listing(number))).collect::<Vec<_>>())
+            .unwrap();
         all(&ledger)
     }
 }
@@ -57,6 +60,10 @@ fn terms() -> Terms {
         reclaim_age: Duration::from_secs(604_800),
         full_check_interval: Duration::from_millis(1_500),
     }
+}
+
+fn listing(number: u32) -> Listing {
+    Listing { fingerprint: [number as u8; 16], due_secs: u64::from(number) << 30 }
 }
 
 const PEER: DeviceId = DeviceId(7);
@@ -153,6 +160,25 @@ fn a_survey_is_kept_to_the_nanosecond() {
     ledger.note_survey(SURVEY).unwrap();
     ledger.note_survey(survey).unwrap();
     assert_eq!(ledger.surveyed().unwrap(), Some(survey));
+}
+
+#[test]
+fn listings_come_by_the_page_and_go_with_the_last_entry_of_their_partition() {
+    let bench = bench();
+    let ledger =
+        Ledger::open(&bench.drive, Terms { part_shift: PartShift::new(16).unwrap(), ..terms() }).unwrap();
+    let all: Vec<_> =
+        (0..PAGE_ENTRIES as u32 + 3).map(|number| (Partition(2 * number), listing(number))).collect();
+    ledger.note_listings(&all).unwrap();
+    assert_eq!(ledger.listings(Partition(0)).unwrap(), all[..PAGE_ENTRIES]);
+    assert_eq!(ledger.listings(Partition(5)).unwrap(), all[3..]);
+    assert_eq!(ledger.listings(Partition(u32::MAX)).unwrap(), []);
+    let inside = Key::first_of(Partition(4), ledger.terms().part_shift);
+    ledger.update(&[(inside, Some(entry(1)))]).unwrap();
+    ledger.note_listings(&[(Partition(4), listing(99))]).unwrap();
+    assert_eq!(ledger.listings(Partition(4)).unwrap()[0], (Partition(4), listing(99)));
+    ledger.update(&[(inside, None)]).unwrap();
+    assert_eq!(ledger.listings(Partition(4)).unwrap()[0], all[3]);
 }
 
 #[test]
@@ -479,6 +505,9 @@ fn use_it(ledger: &Ledger, known: &BTreeMap<Key, Entry>) {
     if let Some(survey) = ledger.surveyed().unwrap() {
         assert_eq!(survey, SURVEY);
     }
+    for (partition, kept) in ledger.listings(Partition(0)).unwrap() {
+        assert_eq!(kept, listing(partition.0));
+    }
     ledger.agree(OTHER, &shared, Span::ALL, sum).unwrap();
     for partition in 0..32 {
         ledger.mend_sum(Partition(partition)).unwrap();
@@ -684,7 +713,7 @@ fn other_versions_terms_and_strangers_are_begun_anew() {
     let known = bench.filled();
     let whole = fs::read(bench.path()).unwrap();
     let strangers = [
-        "PRAGMA user_version = 2",
+        "PRAGMA user_version = 1",
         "PRAGMA user_version = 0",
         "PRAGMA application_id = 7",
         "UPDATE terms SET terms = 'others'",
@@ -693,6 +722,8 @@ fn other_versions_terms_and_strangers_are_begun_anew() {
         "UPDATE survey SET body = x'0102'",
         "UPDATE part SET body = 'text'",
         "UPDATE part SET body = x''",
+        "UPDATE listing SET body = 'text'",
+        "UPDATE listing SET body = zeroblob(32)",
         "UPDATE terms SET boot = x'00'",
         "UPDATE entry SET key = 'text' || key",
         "UPDATE entry SET key = CAST(key || x'00' AS BLOB)",

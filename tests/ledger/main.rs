@@ -105,6 +105,10 @@ fn what_nobody_changed_is_not_opened_and_not_spoken_of() {
         assert_eq!(passed.count("no_change"), 2 * containers.len() as u64);
         let bytes = passed.count("bytes_sent") + passed.count("bytes_received");
         assert!(bytes < 2 * 150, "{bytes} bytes to two peers");
+        let ledger = rusqlite::Connection::open(ledger(&cluster, node)).expect("opened");
+        let unlisted = "SELECT count(*) FROM part WHERE number NOT IN (SELECT number FROM listing)";
+        let unlisted: u32 = ledger.query_row(unlisted, [], |row| row.get(0)).expect("a number");
+        assert_eq!(unlisted, 0, "partitions whose directories are read again");
     }
 }
 

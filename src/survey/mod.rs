@@ -2,9 +2,11 @@
 //!
 //! Both come in the same order, so that the two are read side by side, like a merge, in memory that does not grow with
 //! either. A database that looks as its entry says, and is not due, is done with. One that the walk does not meet where its
-//! entry says it was, is gone.
+//! entry says it was, is gone. And where a partition looks as it did when it was last listed, the ledger also says what the
+//! walk would find there ([`remembered`]).
 
-use std::collections::VecDeque;
+mod remembered;
+
 use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +20,7 @@ use crate::ledger::{Entry, Key, Ledger, LedgerError, PartitionSet, Recorder, Sur
 use crate::look::{Looked, glance, look};
 use crate::scan::{Found, Problem, Walk};
 use crate::stop::Stop;
+use remembered::Remembered;
 
 /// What the walk came by.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl<'a> Survey<'a> {
         recorder: &'a Recorder<'a>,
     ) -> Survey<'a> {
         let shift = ledger.terms().part_shift;
-        let remembered = Remembered::new(ledger, Key::first_of(walk.from(), shift));
+        let remembered = Remembered::new(ledger, walk.from());
         Survey { walk, ledger, shift, mine, remembered, recorder, began: SystemTime::now() }
     }
 
@@ -78,6 +81,7 @@ impl<'a> Survey<'a> {
             self.forget(key);
         }
         self.recorder.flush()?;
+        self.remembered.flush()?;
         let took = self.began.elapsed().unwrap_or_default();
         self.ledger.note_survey(Surveyed { began: self.began, took })
     }
@@ -115,7 +119,7 @@ impl Iterator for Survey<'_> {
     type Item = Result<Sighting, SurveyError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(match self.walk.next()? {
+        Some(match self.walk.next_with(&mut self.remembered)? {
             Ok(found) => self.judge(found).map_err(SurveyError::Ledger),
             Err(problem) => Err(SurveyError::Problem(problem)),
         })
@@ -129,59 +133,6 @@ pub enum SurveyError {
     Problem(Problem),
     /// The ledger is of no use any more.
     Ledger(LedgerError),
-}
-
-/// The entries of a ledger in the order of a walk, a page at a time.
-struct Remembered<'a> {
-    ledger: &'a Ledger,
-    /// The key at which the walk begins: keys are counted from here, and wrap.
-    base: u128,
-    page: VecDeque<(Key, Entry)>,
-    /// Where the next page begins, counted from the base; `None` after the last.
-    next: Option<u128>,
-}
-
-impl<'a> Remembered<'a> {
-    fn new(ledger: &'a Ledger, base: Key) -> Remembered<'a> {
-        Remembered { ledger, base: base.0, page: VecDeque::new(), next: Some(0) }
-    }
-
-    fn place(&self, key: Key) -> u128 {
-        key.0.wrapping_sub(self.base)
-    }
-
-    fn front(&mut self) -> Result<Option<&(Key, Entry)>, LedgerError> {
-        while self.page.is_empty() {
-            let Some(next) = self.next else { return Ok(None) };
-            let first = self.base.wrapping_add(next);
-            // From the base to the last key, then from the first key to the base.
-            let last = if first >= self.base { u128::MAX } else { self.base - 1 };
-            self.page = self.ledger.entries(Key(first), Key(last))?.into();
-            let end = self.page.back().map_or(last, |(key, _)| key.0);
-            self.next = self.place(Key(end)).checked_add(1);
-        }
-        Ok(self.page.front())
-    }
-
-    fn pop(&mut self) -> Result<Option<(Key, Entry)>, LedgerError> {
-        self.front()?;
-        Ok(self.page.pop_front())
-    }
-
-    /// Does the next entry come before this key?
-    fn is_before(&mut self, key: Key) -> Result<bool, LedgerError> {
-        let place = self.place(key);
-        let front = self.front()?.map(|(front, _)| *front);
-        Ok(front.is_some_and(|front| self.place(front) < place))
-    }
-
-    /// The entry of this key, if it is the next.
-    fn take(&mut self, key: Key) -> Result<Option<Entry>, LedgerError> {
-        match self.front()? {
-            Some((front, _)) if *front == key => Ok(self.page.pop_front().map(|(_, entry)| entry)),
-            _ => Ok(None),
-        }
-    }
 }
 
 /// Walks a drive on behalf of a peer that asks what is on it, if that was not done lately, and looks into what changed. Who
