@@ -275,6 +275,12 @@ impl<S: Stream> Peer<S> {
         if let Some(message) = self.next_message()? {
             return Ok(Some(message));
         }
+        self.take_in()?;
+        self.next_message()
+    }
+
+    /// Reads what has come already, without waiting.
+    fn take_in(&mut self) -> Result<(), PeerError> {
         self.stream.set_nonblocking(true).map_err(PeerError::Broken)?;
         let read = self.stream.read(self.inbox.room());
         self.stream.set_nonblocking(false).map_err(PeerError::Broken)?;
@@ -283,27 +289,43 @@ impl<S: Stream> Peer<S> {
             Ok(read) => {
                 self.bytes_received += read as u64;
                 self.inbox.fed(read);
-                self.next_message()
+                Ok(())
             }
-            Err(error) if is_timeout(&error) => Ok(None),
+            Err(error) if is_timeout(&error) => Ok(()),
             Err(error) => Err(PeerError::Broken(error)),
         }
+    }
+
+    /// Has it said that it is at work since anybody last listened? Whatever else it said is left for who listens next.
+    fn is_at_work(&mut self) -> Result<bool, PeerError> {
+        if self.inbox.is_short() {
+            self.take_in()?;
+        }
+        let mut at_work = false;
+        while self.inbox.take_working() {
+            at_work = true;
+            self.check_work()?;
+        }
+        Ok(at_work)
     }
 
     /// The next message of those that have come. `Working` buys a peer time, but not for ever.
     fn next_message(&mut self) -> Result<Option<Message>, PeerError> {
         let message = self.inbox.next_message().map_err(PeerError::Unintelligible)?;
         match &message {
-            Some(Message::Working) => {
-                let since = *self.at_work_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > WORK_LIMIT {
-                    return Err(PeerError::TooSlow(WORK_LIMIT));
-                }
-            }
+            Some(Message::Working) => self.check_work()?,
             Some(_) => self.at_work_since = None,
             None => {}
         }
         Ok(message)
+    }
+
+    fn check_work(&mut self) -> Result<(), PeerError> {
+        let since = *self.at_work_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > WORK_LIMIT {
+            return Err(PeerError::TooSlow(WORK_LIMIT));
+        }
+        Ok(())
     }
 
     /// Part of a message has come, and the rest has not.
@@ -353,8 +375,10 @@ impl<S: Stream> Peer<S> {
         }
     }
 
+    /// Hands bytes to the kernel. A peer that takes none but says that it is at work, on a disk that is behind, is waited
+    /// for as if it were listened to.
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), PeerError> {
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let time =
             self.node_timeout + Duration::from_millis(bytes.len() as u64 * 1000 / SLOWEST_BYTES_PER_SEC);
         while !bytes.is_empty() {
@@ -365,7 +389,11 @@ impl<S: Stream> Peer<S> {
                     self.bytes_sent += written as u64;
                     bytes = &bytes[written..];
                 }
-                Err(error) if is_timeout(&error) => {}
+                Err(error) if is_timeout(&error) => {
+                    if self.is_at_work()? {
+                        begun = Instant::now();
+                    }
+                }
                 Err(error) => return Err(broken(error)),
             }
         }
@@ -500,6 +528,31 @@ mod tests {
         let stuck = (0..1000).find_map(|_| peer.say(&window).err());
         assert!(matches!(stuck, Some(PeerError::TooSlow(_))), "{stuck:?}");
         assert!(begun.elapsed() < SHORT * 20, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_but_says_it_is_at_work_is_waited_for() {
+        let (mut one, mut other) = pair(SHORT, &Stop::default());
+        // So small that its length buys no time worth speaking of, and enough of them to fill what the kernel holds.
+        let window = Message::Literal(vec![7; 20_000]);
+        let busy = thread::spawn(move || {
+            // As one whose disk is behind: it hears nothing, and says so.
+            other.while_working(|| thread::sleep(SHORT * 5)).expect("the peer is there");
+            other.say(&Message::Rebuilt).expect("the peer is there");
+            let heard = (0..50).map(|_| other.hear().expect("all of it"));
+            heard
+                .filter(|message| matches!(message, Message::Literal(window) if window.len() == 20_000))
+                .count()
+        });
+        let begun = Instant::now();
+        for _ in 0..50 {
+            one.say(&window).expect("waited for");
+        }
+        assert!(begun.elapsed() > SHORT * 4, "{:?}", begun.elapsed());
+        // What it said besides is not lost.
+        let said = std::iter::repeat_with(|| one.hear().expect("a message"));
+        assert_eq!(said.take(30).find(|message| *message != Message::Working), Some(Message::Rebuilt));
+        assert_eq!(busy.join().expect("no panic"), 50);
     }
 
     #[test]

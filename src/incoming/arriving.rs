@@ -80,13 +80,13 @@ impl Arriving {
     }
 
     /// The next window of a file that comes in full.
-    pub fn append(&mut self, packed: Vec<u8>) -> Result<(), Trouble> {
+    pub fn append<S: Stream>(&mut self, peer: &mut Peer<S>, packed: Vec<u8>) -> Result<(), Trouble> {
         let window = self.geometry.window(self.windows).ok_or(Violation::TooMany("windows"))?;
         let writing = match &mut self.writing {
             Some(writing) => writing,
             none => none.insert(Writing::start(self.staged.file()).map_err(refuse_io)?),
         };
-        writing.append(window, packed)?;
+        writing.append(window, packed, || peer.still_here())?;
         self.windows += 1;
         Ok(())
     }

@@ -115,7 +115,10 @@ impl Rebuilding {
             let range = window.basis_range(self.basis_bytes);
             let bytes = match self.is_clone {
                 true => read(canvas.file, range.start, (range.end - range.start) as usize),
-                false => self.copy(canvas.file, range.start, (range.end - range.start) as usize),
+                // Waits for the disk if that is too far behind.
+                false => peer.while_working(|| {
+                    self.copy(canvas.file, range.start, (range.end - range.start) as usize)
+                })?,
             };
             let bytes = bytes.map_err(refuse_io)?;
             let node = match bytes.len() == window.bytes() {

@@ -277,14 +277,15 @@ impl<'a> Visit<'a> {
             }
             Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
             Action::Append(window) => {
-                self.file()?.append(window)?;
+                self.file()?.append(peer, window)?;
                 // Windows of zeros travel faster than they are hashed: the sender may be waiting for the end already.
                 peer.still_here()?;
             }
             Action::Amend { window, file_bytes, bytes } => {
                 let (before, after) = self.file()?.resized(file_bytes)?;
                 self.check_room(after.file_bytes().saturating_sub(before.file_bytes()))?;
-                self.file()?.amend(window, after, bytes)?;
+                let file = self.file()?;
+                peer.while_working(|| file.amend(window, after, bytes))??;
             }
             Action::CompareWindows(digests) => {
                 let file = self.file.as_mut().ok_or(NO_FILE)?;

@@ -5,13 +5,15 @@
 use std::fs::File;
 use std::io;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 
 use super::arriving::WINDOW_SIZE;
 use super::trouble::{Trouble, refuse_io};
 use crate::delta::{Piece, Unpacker, Window, WindowNode, WindowTree};
 use crate::drive::{WriteOut, holes};
+use crate::peer::PeerError;
 use crate::protocol::message::Refusal;
 
 /// A thread that writes.
@@ -37,14 +39,27 @@ impl Writing {
         Ok(Writing { windows: Some(windows), worker: Some(worker), unpacker: Unpacker::new() })
     }
 
-    /// The next window, as it came. Waits for the disk if that is too far behind.
+    /// The next window, as it came. Waits for the disk if that is too far behind, and calls `waiting` now and then.
     ///
     /// # Errors
-    /// If it is no window, or those before it could not be written.
-    pub fn append(&mut self, window: Window, packed: Vec<u8>) -> Result<(), Trouble> {
+    /// If it is no window, or those before it could not be written; whatever `waiting` says.
+    pub fn append(
+        &mut self,
+        window: Window,
+        packed: Vec<u8>,
+        mut waiting: impl FnMut() -> Result<(), PeerError>,
+    ) -> Result<(), Trouble> {
         let piece = self.unpacker.unpack(packed, window.bytes()).map_err(|_| WINDOW_SIZE)?;
-        if self.windows.as_ref().is_some_and(|windows| windows.send((window, piece)).is_ok()) {
-            return Ok(());
+        let mut next = (window, piece);
+        while let Some(windows) = &self.windows {
+            match windows.send_timeout(next, WRITING_PAUSE) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Timeout(same)) => {
+                    waiting()?;
+                    next = same;
+                }
+                Err(SendTimeoutError::Disconnected(_)) => break,
+            }
         }
         Err(self.end().err().unwrap_or_else(|| Refusal::Failed("nothing was written".to_owned()).into()))
     }
@@ -92,6 +107,8 @@ fn write(file: &File, pieces: &Receiver<(Window, Piece)>) -> io::Result<WindowTr
 
 /// Windows that wait to be written.
 const PIECES_WAITING: usize = 2;
+/// How long to wait for the disk before the peer is told that we are still here.
+const WRITING_PAUSE: Duration = Duration::from_millis(100);
 /// It keeps its buffers on the heap.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -117,7 +134,7 @@ mod tests {
         let (geometry, file) = (geometry(9), tempfile::tempfile().expect("a file"));
         let mut writing = Writing::start(&file).expect("a thread");
         for (number, place) in geometry.windows().enumerate() {
-            writing.append(place, compress_literals(&window(number))).expect("written");
+            writing.append(place, compress_literals(&window(number)), || Ok(())).expect("written");
         }
         let tree = writing.finish().expect("all written");
         let mut written = vec![0; 9 * WINDOW];
@@ -131,7 +148,7 @@ mod tests {
         let (geometry, file) = (geometry(99), tempfile::NamedTempFile::new().expect("a file"));
         let deaf = File::open(file.path()).expect("readable");
         let mut writing = Writing::start(&deaf).expect("a thread");
-        let mut append = |place| writing.append(place, compress_literals(&window(1)));
+        let mut append = |place| writing.append(place, compress_literals(&window(1)), || Ok(()));
         let (taken, trouble) = (geometry.windows().enumerate())
             .find_map(|(number, place)| append(place).err().map(|trouble| (number, trouble)))
             .expect("an error before the end");
@@ -142,11 +159,30 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_is_behind_is_waited_for_as_long_as_the_peer_bears_it() {
+        let (windows, stuck) = bounded(PIECES_WAITING);
+        let mut writing = Writing { windows: Some(windows), worker: None, unpacker: Unpacker::new() };
+        let geometry = geometry(PIECES_WAITING + 1);
+        let mut asked = 0;
+        for (number, place) in geometry.windows().enumerate() {
+            let outcome = writing.append(place, compress_literals(&window(1)), || {
+                asked += 1;
+                if asked < 3 { Ok(()) } else { Err(PeerError::Stopped) }
+            });
+            let expected = if number < PIECES_WAITING { 0 } else { 3 };
+            assert_eq!((outcome.is_ok(), asked), (expected == 0, expected));
+        }
+        assert_eq!(stuck.len(), PIECES_WAITING);
+    }
+
+    #[test]
     fn what_could_not_be_written_last_is_said_in_the_end() {
         let (geometry, file) = (geometry(1), tempfile::NamedTempFile::new().expect("a file"));
         let deaf = File::open(file.path()).expect("readable");
         let mut writing = Writing::start(&deaf).expect("a thread");
-        writing.append(geometry.window(0).expect("a window"), compress_literals(&window(1))).expect("taken");
+        writing
+            .append(geometry.window(0).expect("a window"), compress_literals(&window(1)), || Ok(()))
+            .expect("taken");
         assert!(
             writing.finish().is_err_and(|trouble| format!("{trouble:?}").contains("Bad file descriptor"))
         );
@@ -156,7 +192,9 @@ mod tests {
     fn whoever_gives_up_does_not_wait_for_more() {
         let (geometry, file) = (geometry(2), tempfile::tempfile().expect("a file"));
         let mut writing = Writing::start(&file).expect("a thread");
-        writing.append(geometry.window(0).expect("a window"), compress_literals(&window(0))).expect("taken");
+        writing
+            .append(geometry.window(0).expect("a window"), compress_literals(&window(0)), || Ok(()))
+            .expect("taken");
         drop(writing);
         assert_eq!(file.metadata().expect("a file").len(), WINDOW as u64);
     }

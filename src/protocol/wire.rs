@@ -148,6 +148,20 @@ impl Inbox {
         Ok(Some(message))
     }
 
+    /// Takes the next message if it is whole and says [`Message::Working`], and leaves every other where it is.
+    pub fn take_working(&mut self) -> bool {
+        let says = self.pending[self.read..self.filled].starts_with(&WORKING);
+        if says {
+            self.read += WORKING.len();
+        }
+        says
+    }
+
+    /// Less than the shortest message is here.
+    pub fn is_short(&self) -> bool {
+        self.filled - self.read < WORKING.len()
+    }
+
     /// Gives back the room that large messages took, if nothing is in it.
     pub fn give_back(&mut self) {
         if self.is_empty() && self.pending.len() > ROOM_BYTES {
@@ -156,6 +170,8 @@ impl Inbox {
     }
 }
 
+/// A [`Message::Working`] as a frame.
+const WORKING: [u8; 5] = [0, 0, 0, 1, tag::WORKING];
 /// Room for a message of which nothing is known yet, so that a connection that waits costs little.
 const ROOM_BYTES: usize = 4 << 10;
 /// Room for the next part of one that is known to be long.
