@@ -19,8 +19,10 @@ fn shells_complete_what_the_command_line_takes() {
         let mut script = Vec::new();
         generate(shell, &mut completable(), "agent", &mut script);
         let mut script = String::from_utf8(script).expect("text");
-        if shell == Shell::Fish {
-            script.push_str(&ring_commands_for_fish());
+        match shell {
+            Shell::Bash => script = with_builders_first(&script),
+            Shell::Fish => script.push_str(&ring_commands_for_fish()),
+            _ => {}
         }
         for word in ["locate", "dry-run", "set_min_part_hours"] {
             assert!(script.contains(word), "{shell}: no {word}");
@@ -35,12 +37,23 @@ fn completable() -> clap::Command {
     definition().mut_subcommand("ring", |ring| ring.mut_arg("words", |words| words.value_parser(commands)))
 }
 
+/// The generator for bash does not tell places from each other: behind `agent ring` stands a file, and then a command.
+fn with_builders_first(script: &str) -> String {
+    let ring = "        agent__subcmd__ring)\n";
+    assert_eq!(script.matches(ring).count(), 1, "the generator names it otherwise now");
+    let files = "            if [[ ${COMP_CWORD} -eq 2 && ${cur} != -* ]] ; then\n                return 0\n            fi\n";
+    script.replace(ring, &format!("{ring}{files}"))
+}
+
 /// The generator for fish passes by what is no option.
 fn ring_commands_for_fish() -> String {
     let line = |usage: &Usage| {
         let about = usage.about.split_once(". ").map_or(usage.about, |(first, _)| first);
         let about = about.trim_end_matches('.').replace('\\', r"\\").replace('\'', r"\'");
-        format!("complete -c agent -n \"__fish_agent_using_subcommand ring\" -a {} -d '{about}'\n", usage.name)
+        format!(
+            "complete -c agent -n \"__fish_agent_using_subcommand ring\" -a {} -d '{about}'\n",
+            usage.name
+        )
     };
     USAGES.iter().map(line).collect()
 }
