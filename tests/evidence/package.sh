@@ -28,7 +28,7 @@ fail() {
 on() {
     local node=$1
     shift
-    nsenter --target "${leader[$node]}" --mount --uts --ipc --pid --root --wd=/ -- \
+    nsenter --target "${leader[$node]}" --mount --uts --ipc --pid --root --wd -- \
         env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
 
@@ -52,15 +52,15 @@ no_unit_failed() {
     [[ $failed == "${failed_before[$1]}" ]] || fail "node $1 has failed units: $failed"
 }
 
-# The files of a node, less what is not a file (proc, dev, ...), and what dpkg, systemd and the passwd tools keep of any package:
-# logs, the lists of what is installed, random seeds and the like, backups of lists, caches that are made anew.
+# The files of a node, and who is a user of it. Less what is no file (proc, dev, ...), and what dpkg, systemd and others keep of
+# any package or for themselves: logs, lists of what is installed, caches, random seeds, when a timer last ran, former lists of users.
 tree() {
-    local pruned=(./proc ./sys ./dev ./run ./tmp ./var/tmp ./var/log ./root
-        ./var/lib/dpkg ./var/lib/apt ./var/cache/apt ./var/cache/debconf ./var/cache/ldconfig ./var/lib/systemd/random-seed
-        ./var/lib/systemd/timers ./var/lib/systemd/timesync ./var/lib/private ./var/backups
-        ./etc/passwd- ./etc/group- ./etc/shadow- ./etc/gshadow- ./etc/.pwd.lock ./etc/.updated ./var/.updated)
-    local words=()
-    for path in "${pruned[@]}"; do words+=(-path "$path" -o); done
+    local words=() path
+    for path in proc sys dev run tmp var/log var/lib/dpkg var/lib/apt var/cache/apt var/cache/debconf var/cache/ldconfig \
+        var/backups var/lib/systemd/random-seed 'var/lib/systemd/timers/stamp-[!a]*' 'var/lib/systemd/timers/stamp-apt*' \
+        etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/.pwd.lock etc/.updated var/.updated; do
+        words+=(-path "./$path" -o)
+    done
     (cd "$work/node$1" && find . \( "${words[@]}" -false \) -prune -o -printf '%p %y %m %U:%G %l\n' | sort)
     (cd "$work/node$1" && sort etc/passwd etc/group etc/shadow etc/gshadow)
 }
@@ -77,7 +77,7 @@ boot() {
     (
         for group in $own; do echo $BASHPID >"$group/cgroup.procs"; done
         exec systemd-nspawn --quiet --boot --directory="$work/node$node" --machine="swiftlet-$$-$node" --register=no \
-            ${own:+--keep-unit} --console=read-only --hostname="node$node" </dev/null >"$work/console$node" 2>&1
+            ${own:+--keep-unit} --console=read-only </dev/null >"$work/console$node" 2>&1
     ) &
     nspawn[node]=$!
     local until=$((SECONDS + 60))
@@ -160,8 +160,8 @@ ip link set lo up
 for node in 1 2; do
     boot $node
     failed_before[$node]=$(on $node systemctl --failed --plain --no-legend)
-    tree $node >"$work/before$node"
     cp "$work"/{first,second}.deb "$work/node$node/root/"
+    tree $node >"$work/before$node"
 done
 say "two nodes run systemd $(on 1 systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p')"
 
@@ -219,24 +219,30 @@ many=$(wc -l <"$work/databases")
 for node in 1 2; do on $node chown -R swift:swift /srv/node; done
 
 serves() { (exec 3<>"/dev/tcp/127.0.0.1$1/7201") 2>/dev/null; }
+tells_of_a_pass() {
+    told=$(property "$1" agent.service StatusText)
+    [[ $told == "last pass: "* ]]
+}
 for node in 2 1; do
     on $node systemctl enable --now --quiet agent || fail "node $node: enable --now"
     # Type=notify: `start` came back, so it serves.
     serves $node || fail "node $node: ready, and does not serve"
     expect $node agent.service ActiveState active
     expect $node agent.service User swift
-    within 30 "node $node: a status of a pass" bash -c "[[ \$(nsenter -t ${leader[$node]} -a systemctl show --value -p StatusText agent) == *pass* ]]"
+    within 30 "node $node: a status of a pass" tells_of_a_pass $node
 done
-say "enabled and started: $(property 1 agent.service StatusText)"
+say "enabled and started, both serve; Status: $told"
 
 brought() { [[ $(databases 2) == "$(cat "$work/databases")" ]]; }
 within 60 "databases on the other node" brought
 agree() {
     local database names
     while read -r database; do
-        names=$(on 1 agent info --json "/srv/node/d1/containers/$database" |
-            sed -n 's/.*"account": *"\([^"]*\)", *"container": *"\([^"]*\)".*/\1 \2/p')
+        names=$(on 1 runuser -u swift -- agent info --json "/srv/node/d1/containers/$database" |
+            sed -n 's/.*"account":"\([^"]*\)".*"container":"\([^"]*\)".*/\1 \2/p')
         [[ -n $names ]] || fail "agent info says nothing of $database"
+        # Two words: an account and a container.
+        # shellcheck disable=SC2086
         on 2 runuser -u swift -- agent locate $names >"$work/locate" 2>&1 || return 1
     done <"$work/databases"
 }
@@ -246,7 +252,7 @@ say "$many databases came to the other node, and agree there"
 # ---------------------------------------------------------------- killed
 
 killed=$(property 1 agent.service MainPID)
-on 1 kill -KILL "$killed"
+on 1 sh -c "kill -KILL $killed"
 restarted() { is 1 agent.service ActiveState active && is 1 agent.service NRestarts 1; }
 within 40 "it comes back after kill -9" restarted
 [[ $(property 1 agent.service MainPID) != "$killed" ]] && serves 1 || fail "it came back as $killed"
@@ -267,7 +273,9 @@ say "passes from the timer: beside the daemon, and beside another pass"
 
 before=$(property 1 agent.service MainPID)
 cursor=$(on 1 journalctl -n 0 --show-cursor | sed -n 's/^-- cursor: //p')
-on 1 dpkg -i /root/second.deb >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "upgrading"; }
+on 1 dpkg --unpack /root/second.deb >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "unpacking"; }
+[[ $(property 1 agent.service MainPID) == "$before" ]] || fail "it did not run on while files were replaced"
+on 1 dpkg --configure swiftlet >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "configuring"; }
 after=$(property 1 agent.service MainPID)
 [[ $after != "$before" ]] || fail "the old daemon runs on"
 sleep 3
@@ -286,7 +294,7 @@ Started agent.service
 EVENTS
 no_unit_failed 1
 agree || fail "$(cat "$work/locate")"
-say "upgraded while it ran: stopped once, in order, only after the new files were there"
+say "upgraded while it ran: restarted once, in order, and only when the new files were there"
 
 # ---------------------------------------------------------------- removed
 
@@ -308,13 +316,12 @@ say "removed: stopped, databases untouched; installed again it is enabled as it 
 
 # A node with drives keeps the owner of what is on them.
 on 1 dpkg -P swiftlet >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "purging"; }
-grep -q 'the user swift stays' "$work/dpkg" || fail "it does not say that the user stays"
+grep -q '^swiftlet: the user swift stays' "$work/dpkg" || fail "it does not say that the user stays"
 on 1 getent passwd swift >/dev/null || fail "the owner of databases is gone"
 say "purged from a node with databases: $(sed -n 's/^swiftlet: //p' "$work/dpkg")"
 
 rm -r "$work"/node2/{etc/swift,srv/node}
 on 2 dpkg -P swiftlet >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "purging"; }
-rm "$work"/node2/root/*.deb
 tree 2 >"$work/after2"
 diff "$work/before2" "$work/after2" || fail "the purge left this (>), or took that (<)"
 no_unit_failed 2

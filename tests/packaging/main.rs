@@ -10,6 +10,7 @@
 mod completions;
 mod pages;
 mod sample;
+mod units;
 
 use std::collections::BTreeMap;
 use std::fs;
