@@ -15,12 +15,12 @@ cannot() {
 say() { printf '%s\n' "- $*"; }
 
 fail() {
-    printf 'FAILED: %s\n' "$*" >&2
     for node in 1 2; do
         [[ -n ${leader[$node]:-} ]] || continue
         echo "---- journal of node $node" >&2
         on $node journalctl --no-pager -n 40 -u agent -u agent-once -u agent-once.timer >&2 || true
     done
+    printf 'FAILED: %s\n' "$*" >&2
     exit 1
 }
 
@@ -299,7 +299,6 @@ say "upgraded while it ran: restarted once, in order, and only when the new file
 # ---------------------------------------------------------------- removed
 
 for node in 1 2; do
-    version=$(on $node dpkg-query -W -f '${Version}' swiftlet)
     on $node dpkg -r swiftlet >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "removing"; }
     expect $node agent.service ActiveState inactive
     expect $node agent-once.timer ActiveState inactive
