@@ -24,6 +24,7 @@ use crate::drive::{
 };
 use crate::hash_path::PartShift;
 use crate::replica::{Direction, ReplicaId, ReplicaInfo, RowId};
+use crate::stop::Finishing;
 use crate::timestamp::Timestamp;
 
 /// What an arrival needs to know.
@@ -124,7 +125,10 @@ impl Arrival<'_> {
         self.make_ours(&mut Broker::open_file(staged.path())?)?;
         let staged = staged.sync()?;
         let lock = self.dir.lock(LOCK_TIMEOUT)?;
-        match staged.install_new(self.dir, file_name, &lock) {
+        let finishing = Finishing::begin();
+        let installed = staged.install_new(self.dir, file_name, &lock);
+        drop(finishing);
+        match installed {
             Ok(()) => Ok(()),
             Err(InstallError::Taken { unused, .. }) => {
                 drop(lock);
@@ -252,6 +256,8 @@ impl Arrival<'_> {
                 // Somebody else has replaced it, so that we know nothing of its rows.
                 break;
             }
+            // Until the replaced file's last rows are in ours: else they wait there for the next start.
+            let _finishing = Finishing::begin();
             match staged.replace(live, self.dir, &lock) {
                 Ok(replaced) => {
                     drop(lock);

@@ -1,9 +1,10 @@
 //! The wish to stop, seen by everything that waits or loops.
 //!
-//! A signal sets it; nobody clears it. Whoever waits, waits in slices no longer than [`SLICE`].
+//! A signal sets it; nobody clears it. Whoever waits, waits in slices no longer than [`SLICE`]. What is better finished than
+//! broken off says so by a [`Finishing`], and the process does not end before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,5 +42,62 @@ impl Stop {
             thread::sleep(left.min(SLICE));
         }
         self.wished()
+    }
+}
+
+/// Work that is better finished than broken off, as long as this is held. An end in the middle of it loses nothing, but leaves
+/// the rest to the next start.
+#[derive(Debug)]
+pub struct Finishing(());
+
+impl Finishing {
+    /// Begins it.
+    pub fn begin() -> Finishing {
+        FINISHING.fetch_add(1, Ordering::SeqCst);
+        Finishing(())
+    }
+
+    /// Waits until nobody has anything to finish, but no longer than `limit`. Returns whether that is so.
+    pub fn wait(limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while FINISHING.load(Ordering::SeqCst) > 0 {
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(FINISHING_POLL);
+        }
+        true
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        FINISHING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// How many [`Finishing`] there are in this process.
+static FINISHING: AtomicUsize = AtomicUsize::new(0);
+const FINISHING_POLL: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One test for all of it: the count is the process's, and no other unit test may be waited for.
+    #[test]
+    fn who_finishes_something_is_waited_for_but_not_for_ever() {
+        let slow = Finishing::begin();
+        assert!(!Finishing::wait(Duration::from_millis(50)));
+        let finished = Arc::new(AtomicBool::new(false));
+        let flag = finished.clone();
+        let worker = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            flag.store(true, Ordering::SeqCst);
+            drop(slow);
+        });
+        assert!(Finishing::wait(Duration::from_secs(60)));
+        assert!(finished.load(Ordering::SeqCst));
+        worker.join().expect("it ends");
     }
 }

@@ -176,6 +176,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     }
 }
 
+/// What [`parse`] takes, as it is defined: manual pages and completions of shells are made from it, and from nothing else.
+pub fn definition() -> clap::Command {
+    Arguments::command()
+}
+
 /// Prints what came in the way of [`parse`]: help to standard output, complaints to standard error.
 pub fn refuse(error: &clap::Error) -> Exit {
     if !error.use_stderr() {

@@ -20,7 +20,7 @@ use crate::report::logger::{self, LogSettings};
 use crate::report::memory::AnonPeak;
 use crate::report::progress::{Place, Progress};
 use crate::report::{self, recon, table};
-use crate::stop::Stop;
+use crate::stop::{Finishing, Stop};
 use crate::tally::Tally;
 
 /// Runs the agent until its pass is over or it is told to stop.
@@ -41,10 +41,12 @@ pub fn run(options: RunOptions) -> Exit {
         Ok(signals) => signals,
         Err(error) => return complain(format_args!("cannot catch signals: {error}")),
     };
-    match options.once {
+    let exit = match options.once {
         true => once(config, &options, signals.stop),
         false => stay(config, &options, &signals),
-    }
+    };
+    Finishing::wait(FINISH_LIMIT);
+    exit
 }
 
 fn once(config: Config, options: &RunOptions, stop: Stop) -> Exit {
@@ -189,6 +191,7 @@ fn catch_signals() -> std::io::Result<Signals> {
         // Nothing that is staged is in use yet, and SQLite undoes what it has not committed: an end at any moment
         // loses nothing. It is only nicer to finish.
         thread::sleep(GRACE);
+        Finishing::wait(FINISH_LIMIT);
         std::process::exit(Exit::Failures as i32);
     })?;
     Ok(signals)
@@ -196,3 +199,5 @@ fn catch_signals() -> std::io::Result<Signals> {
 
 /// How long work under way may go on after the wish to stop.
 const GRACE: Duration = Duration::from_millis(4000);
+/// How long a database that is just taking its place may take for it; less than the units' `TimeoutStopSec`.
+const FINISH_LIMIT: Duration = Duration::from_secs(80);

@@ -793,8 +793,8 @@ impl From<IniError> for ConfigError {
     }
 }
 
-/// The options of our own.
-const AGENT_OPTIONS: [&str; 6] = [
+/// The options of our own, by name.
+pub const AGENT_OPTIONS: [&str; 6] = [
     "agent_compress",
     "agent_full_check_interval",
     "agent_memory_budget",

@@ -30,12 +30,7 @@ impl Usage {
     /// All there is to say.
     pub fn help(&self) -> String {
         let mut text = format!("{}\n\n{}\n", self.forms(), wrapped(self.about));
-        for (word, meaning) in [
-            ("<search>", SEARCH_HELP),
-            ("<device>", DEVICE_HELP),
-            ("[options]", OPTIONS_HELP),
-            ("[changes]", CHANGES_HELP),
-        ] {
+        for (word, meaning) in WORDS {
             if self.forms.iter().any(|form| form.contains(word)) {
                 text.push('\n');
                 text.push_str(meaning);
@@ -97,6 +92,14 @@ Exit status:
 /// The width of a terminal.
 const LINE_CHARS: usize = 80;
 
+/// What the words in forms stand for.
+pub const WORDS: [(&str, &str); 4] = [
+    ("<search>", SEARCH_HELP),
+    ("<device>", DEVICE_HELP),
+    ("[options]", OPTIONS_HELP),
+    ("[changes]", CHANGES_HELP),
+];
+
 const SEARCH_HELP: &str = "\
 A <search> names devices by any of their parts, in this order:
   d<id>r<region>z<zone>-<ip>:<port>R<ip>:<port>/<device>_<meta>
@@ -126,7 +129,8 @@ Options that say what becomes of them:
   -D, --change-device NAME            -M, --change-meta TEXT
 ";
 
-const USAGES: [Usage; 20] = [
+/// Every command.
+pub const USAGES: [Usage; 20] = [
     Usage {
         name: "create",
         forms: &["<part_power> <replicas> <min_part_hours> [--yes]"],
