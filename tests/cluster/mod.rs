@@ -208,7 +208,7 @@ impl Cluster {
         let mut text = format!(
             "[DEFAULT]\ndevices = {dir}/devices\nmount_check = {apart}\nuser = {user}\nswift_dir = {swift_dir}\n\
              bind_ip = 127.0.0.1\nbind_port = {port}\nrecon_cache_path = {dir}/cache{node}\n\
-             fallocate_reserve = 0\n[container-replicator]\n",
+             fallocate_reserve = 0\n[container-replicator]\nagent_state_path = {dir}/state{node}\n",
             user = user(),
             apart = self.nodes[node].apart.get(),
             swift_dir = swift_dir.display(),
@@ -235,6 +235,10 @@ impl Cluster {
 
     pub fn cache(&self, node: NodeIndex) -> PathBuf {
         self.dir.path().join(format!("cache{node}"))
+    }
+
+    pub fn state(&self, node: NodeIndex) -> PathBuf {
+        self.dir.path().join(format!("state{node}"))
     }
 
     pub fn port(&self, node: NodeIndex) -> u16 {
