@@ -47,7 +47,10 @@ impl Cause {
     /// A cause, its text cut if it is long: some of it comes from peers.
     pub fn new(kind: Kind, text: impl fmt::Display) -> Cause {
         let text = text.to_string();
-        Cause { kind, text: text.char_indices().nth(TEXT_CHARS).map_or(text.clone(), |(end, _)| text[..end].into()) }
+        Cause {
+            kind,
+            text: text.char_indices().nth(TEXT_CHARS).map_or(text.clone(), |(end, _)| text[..end].into()),
+        }
     }
 }
 

@@ -779,9 +779,10 @@ impl Fate {
             Fate::Done { outcome: Outcome::Rows { capped: true }, .. } => {
                 Some(Cause::new(Kind::Capped, "the next pass sends more rows"))
             }
-            Fate::Done { outcome: Outcome::Nothing(Agreement::Tied), .. } => {
-                Some(Cause::new(Kind::Tied, "rows of the same names and times differ; nothing says which are right"))
-            }
+            Fate::Done { outcome: Outcome::Nothing(Agreement::Tied), .. } => Some(Cause::new(
+                Kind::Tied,
+                "rows of the same names and times differ; nothing says which are right",
+            )),
             Fate::Done { .. } => None,
         }
     }

@@ -148,7 +148,9 @@ impl LedgerFile {
             };
             let remedy = match fault {
                 Fault::Damaged(cause) | Fault::Outdated(cause) if self.only_looks => Err(cause),
-                Fault::Unsound(partition) if self.only_looks => Err(format!("partition {partition} is damaged")),
+                Fault::Unsound(partition) if self.only_looks => {
+                    Err(format!("partition {partition} is damaged"))
+                }
                 Fault::Unsound(partition) => {
                     warn!("{}: forgetting what is damaged of partition {partition}", self.path.display());
                     mended += 1;

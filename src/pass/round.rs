@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{error, warn};
 
-use super::{Leg, Pass, RoundOver};
 use super::crew::{Dispatch, UnderWay};
+use super::{Leg, Pass, RoundOver};
 use crate::drive::Drive;
 use crate::hash_path::Partition;
 use crate::ledger::{Entry, Key, Ledger, LedgerError, Neighbours, Recorder, Span};

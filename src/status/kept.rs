@@ -316,7 +316,8 @@ impl Kept {
 /// Unlinks what a process that was killed left half written.
 pub fn sweep(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)) {
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+    {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
         if age.is_some_and(|age| age > UNFINISHED_FOR) {
@@ -408,7 +409,11 @@ mod tests {
         assert!(matches!(Kept::load(&path), Err(KeptError::Missing)));
         full().save(&path).expect("saved");
         assert_eq!(Kept::load(&path).expect("readable"), full());
-        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o444, 0o444, "all may read it");
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o444,
+            0o444,
+            "all may read it"
+        );
         assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1, "nothing is left over");
     }
 
@@ -422,7 +427,9 @@ mod tests {
             fs::write(&path, &whole[..length]).expect("written");
             assert!(matches!(Kept::load(&path), Err(KeptError::Damaged(_))), "cut to {length}");
         }
-        for other in ["{}", "[]", "null", "{\"version\": -1}", "{\"version\": 1}", "{\"version\":1e999}", "\0\0"] {
+        for other in
+            ["{}", "[]", "null", "{\"version\": -1}", "{\"version\": 1}", "{\"version\":1e999}", "\0\0"]
+        {
             fs::write(&path, other).expect("written");
             assert!(matches!(Kept::load(&path), Err(KeptError::Damaged(_))), "{other}");
         }
@@ -441,8 +448,10 @@ mod tests {
             }
         }
         sweep(dir.path());
-        let mut left: Vec<_> =
-            fs::read_dir(dir.path()).expect("readable").map(|entry| entry.expect("one").file_name()).collect();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .expect("readable")
+            .map(|entry| entry.expect("one").file_name())
+            .collect();
         left.sort();
         assert_eq!(left, [".status-b", "status-c.json"]);
     }

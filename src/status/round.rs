@@ -163,7 +163,10 @@ mod tests {
     #[test]
     fn a_device_is_in_sync_since_the_first_clean_round_in_a_row() {
         let first = after(None, clean(100.0), 110.0);
-        assert_eq!((first.walked, first.synced, first.in_sync_since), (Some(100.0), Some(100.0), Some(110.0)));
+        assert_eq!(
+            (first.walked, first.synced, first.in_sync_since),
+            (Some(100.0), Some(100.0), Some(110.0))
+        );
         assert!(first.peers.is_empty());
         let second = after(Some(&first), clean(200.0), 210.0);
         assert_eq!((second.synced, second.in_sync_since), (Some(200.0), Some(110.0)));
@@ -176,7 +179,10 @@ mod tests {
         assert_eq!(stuck.in_sync_since, None);
         assert_eq!(stuck.peers[&7].oldest, Some(Oldest { hash: "aa".into(), since: 310.0 }));
         let freed = after(Some(&stuck), Found { behind: left(1, "bb", false), ..clean(500.0) }, 510.0);
-        assert_eq!((freed.in_sync_since, freed.peers[&7].oldest.as_ref().map(|one| one.since)), (Some(510.0), Some(510.0)));
+        assert_eq!(
+            (freed.in_sync_since, freed.peers[&7].oldest.as_ref().map(|one| one.since)),
+            (Some(510.0), Some(510.0))
+        );
     }
 
     #[test]
@@ -194,7 +200,10 @@ mod tests {
         assert_eq!(peer.hindered.as_ref().map(|known| known.since), Some(200.0));
         assert_eq!((peer.least, peer.least_at, peer.rounds_since), (2, 210.0, 1));
         let fewer = after(Some(&longer), Found { behind: left(1, "aa", true), ..hindered(400.0) }, 410.0);
-        assert_eq!((fewer.peers[&7].least, fewer.peers[&7].least_at, fewer.peers[&7].rounds_since), (1, 410.0, 0));
+        assert_eq!(
+            (fewer.peers[&7].least, fewer.peers[&7].least_at, fewer.peers[&7].rounds_since),
+            (1, 410.0, 0)
+        );
         let back = after(Some(&fewer), clean(500.0), 510.0);
         assert_eq!((back.peers.len(), back.in_sync_since), (0, Some(510.0)));
         // One that never had everything has no such time.
