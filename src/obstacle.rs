@@ -80,6 +80,8 @@ pub enum Kind {
     PeerDamaged,
     /// More rows differ than one pass sends.
     Capped,
+    /// The peer has all of ours, and rows that it has yet to bring.
+    PeerAhead,
     /// The container is being sharded: its rows are left to the sharder.
     Deferred,
     /// Rows of the same names and times differ; nothing says which are right.
@@ -94,9 +96,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Passes cannot do anything about it, and do not count it as a failure.
+    /// All that we have is with the peer, or is not for a pass to bring there; yet the two differ.
     pub fn is_excused(self) -> bool {
-        matches!(self, Kind::Deferred | Kind::Tied)
+        matches!(self, Kind::Deferred | Kind::Tied | Kind::PeerAhead)
     }
 
     /// What it is to people, in a few words.
@@ -113,6 +115,7 @@ impl Kind {
             Kind::PeerBusy => "peer busy",
             Kind::PeerDamaged => "peer's copy damaged",
             Kind::Capped => "more rows to come",
+            Kind::PeerAhead => "peer has rows to bring",
             Kind::Deferred => "being sharded",
             Kind::Tied => "rows tied",
             Kind::Waiting => "waits for the next pass",

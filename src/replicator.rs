@@ -779,6 +779,9 @@ impl Fate {
             Fate::Done { outcome: Outcome::Rows { capped: true }, .. } => {
                 Some(Cause::new(Kind::Capped, "the next pass sends more rows"))
             }
+            Fate::Done { outcome: Outcome::Nothing(Agreement::PeerAhead), .. } => {
+                Some(Cause::new(Kind::PeerAhead, "its next pass brings them"))
+            }
             Fate::Done { outcome: Outcome::Nothing(Agreement::Tied), .. } => Some(Cause::new(
                 Kind::Tied,
                 "rows of the same names and times differ; nothing says which are right",

@@ -4,12 +4,13 @@
 //! may mend. What lasts for [`LASTS_SECS`] does, and so does whatever comes near `reclaim_age`: past it tombstones are
 //! forgotten, and a replica that never heard of them brings deleted rows back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::gather::{DeviceNow, PeerNow, Report};
-use crate::obstacle::Kind;
+use super::gather::{DeviceNow, PeerNow, Report, earliest};
+use super::kept::Hindrance;
+use crate::obstacle::{Cause, Kind};
 use crate::report::text::{thousands, utc};
 
 /// Something that needs a person.
@@ -54,13 +55,10 @@ pub fn in_sync(report: &Report) -> (Option<bool>, Option<f64>) {
         return (None, None);
     }
     let troubles = devices.iter().flat_map(|device| {
-        let peers = device.peers.iter().map(|peer| {
-            let lasting = device.in_sync_since.is_none().then_some(peer.apart_since).flatten();
-            peer.hindered.as_ref().map(|hindered| hindered.since).or(lasting)
-        });
+        let peers = device.peers.iter().map(|peer| peer.hindered.as_ref().map(|hindered| hindered.since));
         peers.chain([device.trouble.as_ref().map(|trouble| trouble.since)])
     });
-    let since = super::gather::earliest(troubles);
+    let since = earliest(troubles);
     if since.is_some() || devices.iter().any(|device| device.problem.is_some()) {
         return (Some(false), since);
     }
@@ -73,11 +71,11 @@ pub fn in_sync(report: &Report) -> (Option<bool>, Option<f64>) {
 /// The answer in a sentence.
 pub fn answer(report: &Report) -> String {
     let when = |time: f64| format!("{} UTC ({})", utc(time as u64), ago(report.now, time));
-    let waiting = report.databases_behind.saturating_sub(report.databases_excused);
+    let waiting = report.databases_behind;
     let out_of_use = report.devices.iter().filter(|device| device.problem.is_some()).count();
     match (report.in_sync, report.since) {
         (Some(true), Some(since)) => {
-            let synced = super::gather::earliest(report.devices.iter().map(|device| device.synced));
+            let synced = earliest(report.devices.iter().map(|device| device.synced));
             let until = synced.map_or_else(String::new, |time| {
                 format!("; all that changed until {} is with its peers", ago(report.now, time))
             });
@@ -97,7 +95,7 @@ pub fn answer(report: &Report) -> String {
                 ));
             }
             let peers = report.devices.iter().flat_map(|device| &device.peers);
-            let peers: std::collections::BTreeSet<u32> = peers
+            let peers: BTreeSet<u32> = peers
                 .filter(|peer| peer.behind.unwrap_or(0) > 0 || peer.hindered.is_some())
                 .map(|peer| peer.id)
                 .collect();
@@ -213,14 +211,13 @@ fn of_reclaim_age(report: &Report, what: &str, since: f64) -> String {
     format!("{what} {}; reclaim_age is {}", for_how_long(report.now, since), span(report.reclaim_age))
 }
 
-/// Peers that are hindered or do not come to agree, by the address of their node.
-fn by_address(report: &Report) -> BTreeMap<String, Vec<(&DeviceNow, &PeerNow)>> {
-    let mut groups: BTreeMap<String, Vec<(&DeviceNow, &PeerNow)>> = BTreeMap::new();
-    for device in &report.devices {
-        for peer in device.peers.iter().filter(|peer| peer.hindered.is_some() || peer.apart_since.is_some()) {
-            let address = peer.peer.split('/').next().unwrap_or_default().to_owned();
-            groups.entry(address).or_default().push((device, peer));
-        }
+/// Peers that are hindered, by the address of their node.
+fn by_address(report: &Report) -> BTreeMap<String, Vec<&PeerNow>> {
+    let mut groups: BTreeMap<String, Vec<&PeerNow>> = BTreeMap::new();
+    let peers = report.devices.iter().flat_map(|device| &device.peers);
+    for peer in peers.filter(|peer| peer.hindered.is_some()) {
+        let address = peer.peer.split('/').next().unwrap_or_default().to_owned();
+        groups.entry(address).or_default().push(peer);
     }
     groups
 }
@@ -229,56 +226,60 @@ fn by_address(report: &Report) -> BTreeMap<String, Vec<(&DeviceNow, &PeerNow)>> 
 fn peers_of(
     report: &Report,
     address: &str,
-    group: &[(&DeviceNow, &PeerNow)],
+    group: &[&PeerNow],
     half: f64,
     say: &mut impl FnMut(AlarmKind, &str, String, &str),
 ) {
-    let mut told: BTreeMap<(AlarmKind, &'static str), (Vec<&str>, u64, f64, &PeerNow)> = BTreeMap::new();
-    for (_, peer) in group {
-        let Some((kind, since)) = alarm_of_peer(report, peer, half) else { continue };
-        let cause = peer.hindered.as_ref().map_or(Kind::Waiting, |hindered| hindered.cause.kind);
-        let (names, databases, first, _) =
-            told.entry((kind, cause.as_str())).or_insert_with(|| (Vec::new(), 0, since, peer));
-        let name = peer.peer.split('/').nth(1).unwrap_or_default();
-        if !names.contains(&name) {
-            names.push(name);
-        }
-        *databases += peer.behind.unwrap_or(0);
-        *first = first.min(since);
+    let mut told: BTreeMap<(AlarmKind, &'static str), Group> = BTreeMap::new();
+    for peer in group {
+        let Some(hindered) = &peer.hindered else { continue };
+        let Some((kind, since)) = alarm_of_peer(report, peer, hindered, half) else { continue };
+        let new = || Group { names: BTreeSet::new(), databases: 0, since, cause: &hindered.cause };
+        let group = told.entry((kind, hindered.cause.kind.as_str())).or_insert_with(new);
+        group.names.insert(peer.peer.split('/').nth(1).unwrap_or_default());
+        group.databases += peer.behind.unwrap_or(0);
+        group.since = group.since.min(since);
     }
-    for ((kind, _), (names, databases, since, peer)) in told {
-        let (why, cause) = match &peer.hindered {
-            Some(hindered) => (hindered.cause.text.clone(), hindered.cause.kind),
-            None => ("databases stay apart though nothing is in the way".to_owned(), Kind::Waiting),
-        };
-        let mut shown = names[..names.len().min(NAMES_SHOWN)].join(", ");
+    for ((kind, _), Group { names, databases, since, cause }) in told {
+        let mut shown = names.iter().take(NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
         if names.len() > NAMES_SHOWN {
             shown += &format!(" and {} more", names.len() - NAMES_SHOWN);
         }
         let behind = format!("{} behind on {shown}", count(databases, "database"));
         let text = match kind {
             AlarmKind::ReclaimAge => {
-                format!("{why}; {}", of_reclaim_age(report, &format!("{behind},"), since))
+                format!("{}; {}", cause.text, of_reclaim_age(report, &format!("{behind},"), since))
             }
-            _ => format!("{why}, {}; {behind}", for_how_long(report.now, since)),
+            _ => format!("{}, {}; {behind}", cause.text, for_how_long(report.now, since)),
         };
-        say(kind, address, text, remedy(cause));
+        say(kind, address, text, remedy(cause.kind));
     }
 }
 
+/// Devices of a node for which the same is to be said.
+struct Group<'a> {
+    names: BTreeSet<&'a str>,
+    databases: u64,
+    since: f64,
+    cause: &'a Cause,
+}
+
 /// Whether a peer needs somebody to look, and since when it has been so.
-fn alarm_of_peer(report: &Report, peer: &PeerNow, half: f64) -> Option<(AlarmKind, f64)> {
-    let since =
-        super::gather::earliest([peer.hindered.as_ref().map(|hindered| hindered.since), peer.apart_since])?;
-    let (_, least_at, rounds) = peer.least?;
-    if peer.hindered.is_some() {
-        let synced = peer.synced.or(report.kept_since)?;
-        if report.now - synced > half {
-            return Some((AlarmKind::ReclaimAge, synced));
-        }
+fn alarm_of_peer(
+    report: &Report,
+    peer: &PeerNow,
+    hindered: &Hindrance,
+    half: f64,
+) -> Option<(AlarmKind, f64)> {
+    let synced = peer.synced.or(report.kept_since)?;
+    if report.now - synced > half {
+        return Some((AlarmKind::ReclaimAge, synced));
     }
-    let shrinks = report.now - least_at < LASTS_SECS || rounds < LASTS_ROUNDS;
-    (report.now - since >= LASTS_SECS && !shrinks).then_some((AlarmKind::Stuck, since))
+    let shrinks = report.now - peer.least_at? < LASTS_SECS
+        || peer.rounds_since? < LASTS_ROUNDS
+        // As much goes there as may in one pass.
+        || hindered.cause.kind == Kind::Capped;
+    (report.now - hindered.since >= LASTS_SECS && !shrinks).then_some((AlarmKind::Stuck, hindered.since))
 }
 
 /// What to do about a cause.
@@ -295,8 +296,8 @@ fn remedy(kind: Kind) -> &'static str {
         Kind::DriveUnusable => "look at the drive; the kernel's log says more",
         Kind::Unreadable => "look at its owner and permissions, and at the drive",
         Kind::WrongHash => "compare the hash prefix and suffix in swift.conf with those of other nodes",
-        Kind::Waiting => "see that the peer's agent makes passes: it has rows that it should bring here",
-        Kind::Capped | Kind::Deferred | Kind::Tied | Kind::Failed | Kind::Unknown => {
+        Kind::PeerAhead => "see that the peer's agent makes passes",
+        Kind::Capped | Kind::Deferred | Kind::Tied | Kind::Waiting | Kind::Failed | Kind::Unknown => {
             "the log of this agent, and of that one, say more"
         }
     }

@@ -57,10 +57,8 @@ pub struct Report {
     pub last_whole_pass: Option<PassNote>,
     /// The last that `--once` made.
     pub last_once: Option<PassNote>,
-    /// Databases that do not agree with some peer, by the ledgers.
+    /// Databases of which some peer lacks something, as far as known.
     pub databases_behind: u64,
-    /// Of these, about how many no pass can bring together: being sharded, or tied.
-    pub databases_excused: u64,
     /// When the database that has not changed for longest, of those behind, did.
     pub oldest_change: Option<f64>,
     /// The option.
@@ -113,16 +111,14 @@ pub struct DeviceNow {
     pub strays: Option<u64>,
     /// When the pass began that last walked all of it.
     pub walked: Option<f64>,
-    /// All that changed before this is with every peer that is not `hindered`.
+    /// All that changed before this is with every peer that was not hindered.
     pub synced: Option<f64>,
     /// Since when every round brought everything to every peer; `null` if the last did not.
     pub in_sync_since: Option<f64>,
     /// What was wrong with it, or with databases on it, in the last round.
     pub trouble: Option<Hindrance>,
-    /// Databases that do not agree with some peer; `null` if the ledger cannot be read.
+    /// Databases of which some peer lacks something; `null` if the ledger cannot be read.
     pub behind: Option<u64>,
-    /// Of these, how many no pass could bring together.
-    pub excused: u64,
     /// When the database that has not changed for longest, of those behind, did.
     pub oldest_change: Option<f64>,
     /// Databases in quarantine.
@@ -140,7 +136,7 @@ pub struct PeerNow {
     pub id: u32,
     /// Replication address and port, and its name.
     pub peer: String,
-    /// Databases that do not agree with it; `null` if the ledger cannot be read.
+    /// Databases of which it lacks something, as far as known; `null` if the ledger cannot be read.
     pub behind: Option<u64>,
     /// When the database that has not changed for longest, of those behind, did.
     pub oldest_change: Option<f64>,
@@ -148,10 +144,12 @@ pub struct PeerNow {
     pub synced: Option<f64>,
     /// What was in the way in the last round, and since when.
     pub hindered: Option<Hindrance>,
-    /// Since when one and the same database does not agree with it at the end of each round.
-    pub apart_since: Option<f64>,
-    /// The fewest databases that were behind since some are, when that was, and rounds since.
-    pub least: Option<(u64, f64, u32)>,
+    /// While it is hindered: the fewest databases that were behind.
+    pub least: Option<u64>,
+    /// When that was.
+    pub least_at: Option<f64>,
+    /// Rounds since.
+    pub rounds_since: Option<u32>,
 }
 
 /// A database that is badly off.
@@ -221,7 +219,6 @@ pub fn gather(config: Config) -> Result<Report, NodeError> {
         devices.push(device_now(&kept, &node, &ring, device, &seen));
         waiting.extend(seen.worst);
     }
-    let count = |one: fn(&DeviceNow) -> u64| devices.iter().map(one).sum();
     let mut report = Report {
         now,
         node: format!("{}:{}", bracketed(&config.bind_ip), config.bind_port),
@@ -236,8 +233,7 @@ pub fn gather(config: Config) -> Result<Report, NodeError> {
         last_pass: kept.last_pass.clone(),
         last_whole_pass: kept.last_whole_pass.clone(),
         last_once: kept.last_once.clone(),
-        databases_behind: count(|device| device.behind.unwrap_or(0)),
-        databases_excused: count(|device| device.excused.min(device.behind.unwrap_or(0))),
+        databases_behind: devices.iter().filter_map(|device| device.behind).sum(),
         oldest_change: earliest(devices.iter().map(|device| device.oldest_change)),
         reclaim_age: config.reclaim_age.as_secs_f64(),
         interval: config.interval.as_secs_f64(),
@@ -279,7 +275,10 @@ struct Seen {
     worst: Vec<Waiting>,
 }
 
-/// What a ledger says.
+/// What a ledger says, and what is kept of the last round.
+///
+/// What was taken to a peer is only known to be equal when the two compare again, in the next pass. Until then the ledger has
+/// it as differing; but where nothing was in the way in the last round, all that has not changed since is there.
 #[derive(Debug, Default)]
 struct View {
     behind: u64,
@@ -370,6 +369,17 @@ fn view(
     let peers = |partition: Partition| -> Vec<DeviceId> {
         ring.primary_ids(partition).into_iter().filter(|id| *id != device.id).collect()
     };
+    let note = kept.devices.get(&device.id.0);
+    let failed = |hash: &str, peer: DeviceId| {
+        let bad = kept.worst.iter().find(|bad| bad.device == device.id.0 && bad.hash == hash);
+        let with = bad.into_iter().flat_map(|bad| &bad.with);
+        with.filter(|with| !with.cause.kind.is_excused()).any(|with| with.peer == Some(peer.0))
+    };
+    let lacks = |peer: DeviceId, hash: &str, changed: Option<f64>| {
+        let Some(done) = note.and_then(|note| note.done) else { return true };
+        let cut_off = note.and_then(|note| note.peers.get(&peer.0)).is_some_and(|peer| peer.cut_off);
+        cut_off || changed.is_some_and(|changed| changed > done) || failed(hash, peer)
+    };
     let mut view = View::default();
     // The ones that changed longest ago, the newest of them on top.
     let mut oldest: BinaryHeap<(Reverse<Old>, Key)> = BinaryHeap::new();
@@ -380,13 +390,18 @@ fn view(
         after = Some(*last);
         for (key, entry) in &page {
             let partition = key.partition(shift);
-            view.behind += 1;
-            let changed =
-                (looked_at < LOOKS).then(|| last_change(&drive.hash_dir(partition, key.hash(shift))));
+            let hash = key.hash(shift);
+            let changed = (looked_at < LOOKS).then(|| last_change(&drive.hash_dir(partition, hash)));
             looked_at += 1;
-            let changed = changed.flatten();
+            let (changed, name) = (changed.flatten(), hash.to_string());
+            let mut apart = peers(partition);
+            apart.retain(|peer| !entry.agrees_with(*peer) && lacks(*peer, &name, changed));
+            if apart.is_empty() {
+                continue;
+            }
+            view.behind += 1;
             view.oldest_change = earliest([view.oldest_change, changed]);
-            for peer in peers(partition).into_iter().filter(|peer| !entry.agrees_with(*peer)) {
+            for peer in apart {
                 let (count, since) = view.peers.entry(peer).or_default();
                 *count += 1;
                 *since = earliest([*since, changed]);
@@ -405,7 +420,8 @@ fn view(
         let (partition, hash) = (key.partition(shift), key.hash(shift));
         let Some(entry) = ledger.entry(key)? else { continue };
         let dir = drive.hash_dir(partition, hash);
-        let peers = peers(partition).into_iter().filter(|peer| !entry.agrees_with(*peer)).collect();
+        let mut peers = peers(partition);
+        peers.retain(|peer| !entry.agrees_with(*peer) && lacks(*peer, &hash.to_string(), Some(changed)));
         let name = match known(&hash.to_string()) {
             Some(_) => None,
             None => name_of(&dir),
@@ -455,17 +471,22 @@ fn device_now(kept: &Kept, node: &Node, ring: &Arc<Ring>, device: &Device, seen:
     let peer_now = |id: u32| {
         let known = note.peers.get(&id);
         let now = view.map(|view| view.peers.get(&DeviceId(id)).copied().unwrap_or_default());
+        // Of those that failed one by one, only the worst are known by name.
+        let at_least = known.filter(|known| !known.cut_off).map_or(0, |known| known.databases);
         PeerNow {
             id,
             peer: place(ring, id),
-            behind: now.map(|(count, _)| count),
+            behind: now.map(|(count, _)| count.max(at_least)),
             oldest_change: now.and_then(|(_, oldest)| oldest),
             synced: known.map_or(note.synced, |known| known.synced),
-            hindered: known.and_then(|known| known.hindered.clone()),
-            apart_since: known.and_then(|known| known.oldest.as_ref()).map(|oldest| oldest.since),
-            least: known.map(|known| (known.least, known.least_at, known.rounds_since)),
+            hindered: known.map(|known| known.hindered.clone()),
+            least: known.map(|known| known.least),
+            least_at: known.map(|known| known.least_at),
+            rounds_since: known.map(|known| known.rounds_since),
         }
     };
+    let peers: Vec<PeerNow> = ids.into_iter().map(peer_now).collect();
+    let most = peers.iter().filter_map(|peer| peer.behind).max().unwrap_or(0);
     DeviceNow {
         id: device.id.0,
         name: device.name.clone(),
@@ -476,12 +497,11 @@ fn device_now(kept: &Kept, node: &Node, ring: &Arc<Ring>, device: &Device, seen:
         synced: note.synced,
         in_sync_since: note.in_sync_since,
         trouble: note.trouble.clone(),
-        behind: view.map(|view| view.behind),
-        excused: note.excused,
+        behind: view.map(|view| view.behind.max(most)),
         oldest_change: view.and_then(|view| view.oldest_change),
         quarantined: seen.quarantined,
         quarantined_newest: seen.quarantined_newest,
-        peers: ids.into_iter().map(peer_now).collect(),
+        peers,
     }
 }
 
@@ -518,7 +538,11 @@ fn worst(kept: &Kept, ring: &Ring, devices: &[DeviceNow], mut waiting: Vec<Waiti
             })
             .collect(),
     };
-    let mut worst: Vec<BadNow> = kept.worst.iter().map(failed).collect();
+    // Who is a little ahead of us catches us up all by himself.
+    let ahead = |bad: &&Bad| {
+        bad.attempts < AHEAD_OFTEN && bad.with.iter().all(|with| with.cause.kind == Kind::PeerAhead)
+    };
+    let mut worst: Vec<BadNow> = kept.worst.iter().filter(|bad| !ahead(bad)).map(failed).collect();
     waiting.sort_by(|one, other| one.changed.total_cmp(&other.changed));
     for one in waiting {
         let hash = one.dir.hash().to_string();
@@ -567,5 +591,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Databases whose last change is looked at, of one device. With more behind, the oldest change is that of the first so
 /// many.
 const LOOKS: usize = 10_000;
+/// A peer that had rows to bring in so many passes does not bring them.
+const AHEAD_OFTEN: u64 = 3;
 /// Databases told one by one.
 const WORST: usize = 10;

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
 
-use super::kept::{self, Bad, DaemonNote, DeviceNote, Doing, Kept, KeptError, PassNote};
+use super::kept::{self, Bad, DaemonNote, Doing, Kept, KeptError, PassNote};
 use super::process::Process;
-use super::round::{self, Behind, Found};
+use super::round::{self, Found, Hindered};
 use crate::config::{Config, STATE_PATH};
-use crate::hash_path::{Hash, Partition};
-use crate::ledger::{Key, LedgerError, Span};
+use crate::hash_path::Partition;
+use crate::ledger::{LedgerError, Span};
 use crate::node::Node;
 use crate::obstacle::{Cause, Obstacle};
 use crate::pass::{Leg, Observer, RoundOver, Scope};
@@ -145,9 +145,7 @@ struct State {
     worst: Vec<Bad>,
     /// What was told of each device, and of each device and peer.
     troubles: BTreeMap<DeviceId, Cause>,
-    hindered: BTreeMap<DeviceId, BTreeMap<u32, (u64, Cause)>>,
-    /// Databases that no pass can bring together, at most [`EXCUSED_LIMIT`].
-    excused: BTreeSet<(DeviceId, Hash)>,
+    hindered: BTreeMap<DeviceId, BTreeMap<u32, Hindered>>,
     /// Devices that were gone round as a whole.
     whole: BTreeSet<u32>,
 }
@@ -221,58 +219,34 @@ impl Watch<'_> {
         self.keeper.save(kept);
     }
 
-    /// What the ledger has of a device after its round.
-    fn look(
-        &self,
-        old: Option<&DeviceNote>,
-        excused: &BTreeSet<Hash>,
-        over: &RoundOver<'_>,
-    ) -> Result<Option<LedgerView>, LedgerError> {
+    /// How many databases a device has, and how many of them do not agree with each of these peers, by its ledger.
+    fn count(&self, over: &RoundOver<'_>, lost: &BTreeSet<DeviceId>) -> Result<Option<Counted>, LedgerError> {
         let Some(ledger) = over.ledger else { return Ok(None) };
         let (ring, device) = (over.ring, over.device.id);
-        let neighbours = self.node.neighbours(ring, device);
-        let databases = ledger.sum(neighbours.own(), Span::ALL)?.count();
-        let oldest = |peer: DeviceId| Some(old?.peers.get(&peer.0)?.oldest.as_ref()?.hash.as_str());
+        let databases = ledger.sum(self.node.neighbours(ring, device).own(), Span::ALL)?.count();
         let peers = |partition: Partition| -> Vec<DeviceId> {
-            ring.primary_ids(partition).into_iter().filter(|id| *id != device).collect()
+            ring.primary_ids(partition).into_iter().filter(|id| lost.contains(id)).collect()
         };
-        let mut behind: BTreeMap<u32, Behind> = BTreeMap::new();
-        let (mut hopeless, mut after) = (0, None::<Key>);
-        loop {
+        let (mut behind, mut after) = (BTreeMap::new(), None);
+        while !lost.is_empty() && !self.node.stop.wished() {
             let page = ledger.unsettled(after, &peers)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             for (key, entry) in &page {
-                let hash = key.hash(ring.part_shift());
-                if excused.contains(&hash) {
-                    hopeless += 1;
-                    continue;
-                }
-                let name = hash.to_string();
-                for peer in peers(key.partition(ring.part_shift())) {
-                    if entry.agrees_with(peer) {
-                        continue;
-                    }
-                    let left = behind.entry(peer.0).or_default();
-                    if left.databases == 0 {
-                        left.first.clone_from(&name);
-                    }
-                    left.databases += 1;
-                    left.still |= oldest(peer) == Some(name.as_str());
-                }
-            }
-            if self.node.stop.wished() {
-                return Ok(None);
+                let apart = peers(key.partition(ring.part_shift())).into_iter();
+                apart
+                    .filter(|peer| !entry.agrees_with(*peer))
+                    .for_each(|peer| *behind.entry(peer.0).or_default() += 1);
             }
         }
-        Ok(Some(LedgerView { databases, behind, excused: hopeless }))
+        Ok(Some(Counted { databases, behind }))
     }
 }
 
-struct LedgerView {
+/// What a ledger tells after a round.
+struct Counted {
     databases: u64,
-    behind: BTreeMap<u32, Behind>,
-    excused: u64,
+    behind: BTreeMap<u32, u64>,
 }
 
 impl Observer for Watch<'_> {
@@ -312,19 +286,19 @@ impl Observer for Watch<'_> {
         let state = &mut *guard;
         round::note_bad(&mut state.worst, &state.before, &obstacle, state.began, now());
         let (device, cause) = (obstacle.device, &obstacle.cause);
-        match (obstacle.peer, &obstacle.database) {
-            (_, Some(database)) if cause.kind.is_excused() => {
-                if state.excused.len() < EXCUSED_LIMIT {
-                    state.excused.insert((device, database.hash));
+        match obstacle.peer {
+            _ if cause.kind.is_excused() => {}
+            Some(peer) => {
+                let told = state.hindered.entry(device).or_default().entry(peer.0);
+                let new = || Hindered { cause: cause.clone(), cut_off: false, databases: 0 };
+                let told = told.or_insert_with(new);
+                told.cause.clone_from(cause);
+                match obstacle.database {
+                    Some(_) => told.databases += 1,
+                    None => told.cut_off = true,
                 }
             }
-            (Some(peer), _) => {
-                let told = state.hindered.entry(device).or_default();
-                let told = told.entry(peer.0).or_insert_with(|| (0, cause.clone()));
-                told.0 += u64::from(obstacle.database.is_some());
-                told.1.clone_from(cause);
-            }
-            (None, _) => _ = state.troubles.insert(device, cause.clone()),
+            None => _ = state.troubles.insert(device, cause.clone()),
         }
         drop(guard);
         self.inner.hindered(obstacle);
@@ -336,33 +310,26 @@ impl Observer for Watch<'_> {
             return;
         }
         let id = over.device.id;
-        let (old, excused) = {
-            let state = self.state();
-            let excused = state.excused.range((id, Hash([0; 16]))..=(id, Hash([255; 16])));
-            (state.kept.devices.get(&id.0).cloned(), excused.map(|(_, hash)| *hash).collect())
+        let (trouble, mut hindered) = {
+            let mut state = self.state();
+            (state.troubles.remove(&id), state.hindered.remove(&id).unwrap_or_default())
         };
+        let lost = hindered.iter().filter(|(_, hindered)| hindered.cut_off).map(|(peer, _)| DeviceId(*peer));
         // Not under the lock: it may read many entries, and workers of other devices have things to tell.
-        let view = self.look(old.as_ref(), &excused, over).unwrap_or_else(|error| {
+        let counted = self.count(over, &lost.collect()).unwrap_or_else(|error| {
             warn!("{error}");
             None
         });
+        for (peer, hindered) in hindered.iter_mut().filter(|(_, hindered)| hindered.cut_off) {
+            let behind = counted.as_ref().map(|counted| counted.behind.get(peer).copied().unwrap_or(0));
+            hindered.databases = behind.unwrap_or(hindered.databases);
+        }
+        let databases = counted.map(|counted| counted.databases);
+        let (name, began, strays) = (over.device.name.clone(), over.began, over.strays);
+        let found = Found { name, began, databases, strays, trouble, hindered };
         let mut guard = self.state();
         let state = &mut *guard;
-        let (databases, behind, excused) = match view {
-            Some(view) => (Some(view.databases), Some(view.behind), view.excused),
-            None => (None, None, 0),
-        };
-        let found = Found {
-            name: over.device.name.clone(),
-            began: over.began,
-            databases,
-            strays: over.strays,
-            trouble: state.troubles.remove(&id),
-            hindered: state.hindered.remove(&id).unwrap_or_default(),
-            behind,
-            excused,
-        };
-        let note: DeviceNote = round::after(state.kept.devices.get(&id.0), found, now());
+        let note = round::after(state.kept.devices.get(&id.0), found, now());
         state.kept.devices.insert(id.0, note);
         state.whole.insert(id.0);
     }
@@ -374,5 +341,3 @@ fn now() -> f64 {
 
 /// How often a pass writes how far it is.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
-/// Databases being sharded that are told from others; of more, some count as behind.
-const EXCUSED_LIMIT: usize = 4096;

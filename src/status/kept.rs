@@ -143,8 +143,10 @@ impl PassNote {
 pub struct DeviceNote {
     /// Its name.
     pub name: String,
-    /// When the pass began that last walked all of it.
+    /// When the pass began that last walked all of it, and when it was done with it.
     pub walked: Option<f64>,
+    /// See there.
+    pub done: Option<f64>,
     /// All that changed before this is with every peer but those in `peers`.
     pub synced: Option<f64>,
     /// Since when every round brought everything to every peer.
@@ -155,23 +157,21 @@ pub struct DeviceNote {
     pub databases: Option<u64>,
     /// Databases on it that belong elsewhere, when it was last walked.
     pub strays: Option<u64>,
-    /// Databases that no pass can bring together: being sharded, or tied.
-    pub excused: u64,
-    /// Peers that do not have everything.
+    /// Peers that did not get everything.
     pub peers: BTreeMap<u32, PeerNote>,
 }
 
-/// A peer that did not have everything at the end of a round.
+/// A peer that did not get everything in the last round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerNote {
-    /// Databases that did not agree with it then, less those that no pass can bring together.
+    /// What was in the way.
+    pub hindered: Hindrance,
+    /// Nothing could be taken to it; else single databases failed.
+    pub cut_off: bool,
+    /// Databases that it lacked something of at the end of the round.
     pub databases: u64,
     /// All that changed before this is with it; `None` if no round ever got that far.
     pub synced: Option<f64>,
-    /// What was in the way; `None` if nothing was: they changed meanwhile, or the peer has yet to bring us something.
-    pub hindered: Option<Hindrance>,
-    /// A database that did not agree at the end of each round since then.
-    pub oldest: Option<Oldest>,
     /// The fewest databases since it is here, when that was, and how many rounds have ended since.
     pub least: u64,
     /// See there.
@@ -187,15 +187,6 @@ pub struct Hindrance {
     pub since: f64,
     /// What it was in the last of them.
     pub cause: Cause,
-}
-
-/// A database, and since when it does not agree.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Oldest {
-    /// Its hash.
-    pub hash: String,
-    /// At the end of which round it first did not.
-    pub since: f64,
 }
 
 /// A database that is badly off.
@@ -349,10 +340,10 @@ mod tests {
         let cause = Cause::new(Kind::PeerFull, "its drive is full");
         let hindrance = Hindrance { since: 5.5, cause: cause.clone() };
         let peer = PeerNote {
+            hindered: hindrance.clone(),
+            cut_off: true,
             databases: 3,
             synced: Some(4.25),
-            hindered: Some(hindrance.clone()),
-            oldest: Some(Oldest { hash: "ab".into(), since: 6.0 }),
             least: 2,
             least_at: 7.0,
             rounds_since: 4,
@@ -360,12 +351,12 @@ mod tests {
         let device = DeviceNote {
             name: "sdb1".into(),
             walked: Some(1.5),
+            done: Some(1.75),
             synced: Some(1.25),
             in_sync_since: None,
             trouble: Some(hindrance),
             databases: Some(17),
             strays: Some(1),
-            excused: 2,
             peers: BTreeMap::from([(12, peer)]),
         };
         let pass = PassNote { error: Some("x".into()), ..PassNote::of(&Tally::default()) };

@@ -1,8 +1,8 @@
 //! What a device's round comes to: the note before it, and what it found, make the note after it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::kept::{Bad, BadWith, DeviceNote, Hindrance, Oldest, PeerNote, WORST};
+use super::kept::{Bad, BadWith, DeviceNote, Hindrance, PeerNote, WORST};
 use crate::obstacle::{Cause, Obstacle};
 
 /// What a whole round of a device found.
@@ -18,72 +18,49 @@ pub struct Found {
     pub strays: Option<u64>,
     /// What is wrong with the device itself, or with databases on it.
     pub trouble: Option<Cause>,
-    /// What was in the way of each peer, and of how many databases that was told.
-    pub hindered: BTreeMap<u32, (u64, Cause)>,
-    /// Databases that do not agree with each peer, by the ledger; `None` without one.
-    pub behind: Option<BTreeMap<u32, Behind>>,
-    /// Databases that no pass can bring together.
-    pub excused: u64,
+    /// What was in the way of each peer.
+    pub hindered: BTreeMap<u32, Hindered>,
 }
 
-/// Databases that do not agree with a peer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Behind {
-    /// How many.
+/// What was in the way of a peer in a round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hindered {
+    /// What it was last.
+    pub cause: Cause,
+    /// It was in the way of everything.
+    pub cut_off: bool,
+    /// Databases that it lacks something of.
     pub databases: u64,
-    /// One of them.
-    pub first: String,
-    /// The one that did not agree for longest is still among them.
-    pub still: bool,
 }
 
 /// The note of a device after a round that ended at `now`.
 pub fn after(old: Option<&DeviceNote>, found: Found, now: f64) -> DeviceNote {
-    let Found { name, began, databases, strays, trouble, hindered, behind, excused } = found;
-    let known = |peer: u32| old.and_then(|old| old.peers.get(&peer));
-    let mut names: BTreeSet<u32> = hindered.keys().copied().collect();
-    names.extend(behind.iter().flatten().filter(|(_, behind)| behind.databases > 0).map(|(peer, _)| *peer));
-    let note = |peer: u32| -> PeerNote {
-        let (before, hindrance) = (known(peer), hindered.get(&peer));
-        let left = behind.as_ref().and_then(|behind| behind.get(&peer));
-        let databases = match &behind {
-            Some(_) => left.map_or(0, |left| left.databases),
-            None => hindrance.map_or(0, |(databases, _)| *databases),
-        };
-        let oldest = left.filter(|left| left.databases > 0).map(|left| {
-            let same = before.and_then(|before| before.oldest.clone()).filter(|_| left.still);
-            same.unwrap_or_else(|| Oldest { hash: left.first.clone(), since: now })
-        });
-        let synced = match hindrance {
-            None => Some(began),
-            // Until now it was one of those that had everything.
-            Some(_) => before.map_or(old.and_then(|old| old.synced), |before| before.synced),
-        };
+    let Found { name, began, databases, strays, trouble, hindered } = found;
+    let in_sync = trouble.is_none() && hindered.is_empty();
+    let note = |(peer, Hindered { cause, cut_off, databases }): (u32, Hindered)| {
+        let before = old.and_then(|old| old.peers.get(&peer));
         let (least, least_at, rounds_since) = match before {
             Some(before) if databases >= before.least => {
                 (before.least, before.least_at, before.rounds_since.saturating_add(1))
             }
             _ => (databases, now, 0),
         };
-        let hindered = hindrance.map(|(_, cause)| {
-            let since = before.and_then(|before| before.hindered.as_ref()).map_or(began, |known| known.since);
-            Hindrance { since, cause: cause.clone() }
-        });
-        PeerNote { databases, synced, hindered, oldest, least, least_at, rounds_since }
+        let since = before.map_or(began, |before| before.hindered.since);
+        // Until now it was one of those that got everything.
+        let synced = before.map_or(old.and_then(|old| old.synced), |before| before.synced);
+        let hindered = Hindrance { since, cause };
+        (peer, PeerNote { hindered, cut_off, databases, synced, least, least_at, rounds_since })
     };
-    let peers: BTreeMap<u32, PeerNote> = names.into_iter().map(|peer| (peer, note(peer))).collect();
-    let lasting = behind.iter().flatten().any(|(_, behind)| behind.databases > 0 && behind.still);
-    let in_sync = trouble.is_none() && hindered.is_empty() && !lasting;
     DeviceNote {
         name,
         walked: Some(began),
+        done: Some(now),
         synced: if trouble.is_none() { Some(began) } else { old.and_then(|old| old.synced) },
         in_sync_since: in_sync.then(|| old.and_then(|old| old.in_sync_since).unwrap_or(now)),
         trouble: troubled(old, trouble, began),
         databases,
         strays,
-        excused,
-        peers,
+        peers: hindered.into_iter().map(note).collect(),
     }
 }
 
@@ -153,11 +130,12 @@ mod tests {
     }
 
     fn clean(began: f64) -> Found {
-        Found { name: "sda".into(), began, behind: Some(BTreeMap::new()), ..Found::default() }
+        Found { name: "sda".into(), began, ..Found::default() }
     }
 
-    fn left(databases: u64, first: &str, still: bool) -> Option<BTreeMap<u32, Behind>> {
-        Some(BTreeMap::from([(7, Behind { databases, first: first.into(), still })]))
+    fn hindered(began: f64, databases: u64) -> Found {
+        let hindered = Hindered { cause: cause(), cut_off: true, databases };
+        Found { hindered: BTreeMap::from([(7, hindered)]), ..clean(began) }
     }
 
     #[test]
@@ -169,48 +147,39 @@ mod tests {
         );
         assert!(first.peers.is_empty());
         let second = after(Some(&first), clean(200.0), 210.0);
-        assert_eq!((second.synced, second.in_sync_since), (Some(200.0), Some(110.0)));
-        // What changed while it was taken to the peer is no break.
-        let busy = after(Some(&second), Found { behind: left(3, "aa", false), ..clean(300.0) }, 310.0);
-        assert_eq!(busy.in_sync_since, Some(110.0));
-        assert_eq!((busy.peers[&7].synced, busy.peers[&7].databases), (Some(300.0), 3));
-        // The same one, round after round, is.
-        let stuck = after(Some(&busy), Found { behind: left(3, "bb", true), ..clean(400.0) }, 410.0);
-        assert_eq!(stuck.in_sync_since, None);
-        assert_eq!(stuck.peers[&7].oldest, Some(Oldest { hash: "aa".into(), since: 310.0 }));
-        let freed = after(Some(&stuck), Found { behind: left(1, "bb", false), ..clean(500.0) }, 510.0);
         assert_eq!(
-            (freed.in_sync_since, freed.peers[&7].oldest.as_ref().map(|one| one.since)),
-            (Some(510.0), Some(510.0))
+            (second.synced, second.done, second.in_sync_since),
+            (Some(200.0), Some(210.0), Some(110.0))
         );
+        let third = after(Some(&second), hindered(300.0, 1), 310.0);
+        assert_eq!((third.synced, third.in_sync_since), (Some(300.0), None));
+        assert_eq!(after(Some(&third), clean(400.0), 410.0).in_sync_since, Some(410.0));
     }
 
     #[test]
     fn a_peer_that_is_hindered_keeps_the_time_up_to_which_it_has_everything() {
         let first = after(None, clean(100.0), 110.0);
-        let hindered = |began| Found { hindered: BTreeMap::from([(7, (1, cause()))]), ..clean(began) };
-        let lost = after(Some(&first), Found { behind: left(2, "aa", false), ..hindered(200.0) }, 210.0);
+        let lost = after(Some(&first), hindered(200.0, 2), 210.0);
         let peer = &lost.peers[&7];
-        assert_eq!((peer.synced, peer.databases, lost.in_sync_since), (Some(100.0), 2, None));
-        assert_eq!(peer.hindered.as_ref().map(|known| known.since), Some(200.0));
+        assert_eq!((peer.synced, peer.databases, peer.hindered.since), (Some(100.0), 2, 200.0));
         assert_eq!(lost.synced, Some(200.0), "the others have everything");
-        let longer = after(Some(&lost), Found { behind: left(5, "aa", true), ..hindered(300.0) }, 310.0);
+        let longer = after(Some(&lost), hindered(300.0, 5), 310.0);
         let peer = &longer.peers[&7];
-        assert_eq!((peer.synced, peer.databases), (Some(100.0), 5));
-        assert_eq!(peer.hindered.as_ref().map(|known| known.since), Some(200.0));
+        assert_eq!((peer.synced, peer.databases, peer.hindered.since), (Some(100.0), 5, 200.0));
         assert_eq!((peer.least, peer.least_at, peer.rounds_since), (2, 210.0, 1));
-        let fewer = after(Some(&longer), Found { behind: left(1, "aa", true), ..hindered(400.0) }, 410.0);
+        let same = after(Some(&longer), hindered(350.0, 2), 360.0);
         assert_eq!(
-            (fewer.peers[&7].least, fewer.peers[&7].least_at, fewer.peers[&7].rounds_since),
-            (1, 410.0, 0)
+            (same.peers[&7].least_at, same.peers[&7].rounds_since),
+            (210.0, 2),
+            "no fewer than before"
         );
+        let fewer = after(Some(&same), hindered(400.0, 1), 410.0);
+        let peer = &fewer.peers[&7];
+        assert_eq!((peer.least, peer.least_at, peer.rounds_since), (1, 410.0, 0));
         let back = after(Some(&fewer), clean(500.0), 510.0);
-        assert_eq!((back.peers.len(), back.in_sync_since), (0, Some(510.0)));
-        // One that never had everything has no such time.
-        let never = after(None, hindered(100.0), 110.0);
-        assert_eq!((never.peers[&7].synced, never.peers[&7].databases), (None, 0));
-        let without_ledger = after(None, Found { behind: None, ..hindered(100.0) }, 110.0);
-        assert_eq!(without_ledger.peers[&7].databases, 1);
+        assert!(back.peers.is_empty());
+        let never = after(None, hindered(100.0, 0), 110.0);
+        assert_eq!((never.peers[&7].synced, never.peers[&7].databases), (None, 0), "it never had everything");
     }
 
     #[test]

@@ -121,7 +121,12 @@ impl Cluster {
         for node in 0..count {
             cluster.configure(
                 node,
-                &[("agent_port_offset", "0"), ("interval", "1"), ("databases_per_second", "0")],
+                &[
+                    ("agent_port_offset", "0"),
+                    ("agent_state_path", &cluster.state(node).display().to_string()),
+                    ("interval", "1"),
+                    ("databases_per_second", "0"),
+                ],
             );
         }
         cluster
@@ -208,7 +213,7 @@ impl Cluster {
         let mut text = format!(
             "[DEFAULT]\ndevices = {dir}/devices\nmount_check = {apart}\nuser = {user}\nswift_dir = {swift_dir}\n\
              bind_ip = 127.0.0.1\nbind_port = {port}\nrecon_cache_path = {dir}/cache{node}\n\
-             fallocate_reserve = 0\n[container-replicator]\nagent_state_path = {dir}/state{node}\n",
+             fallocate_reserve = 0\n[container-replicator]\n",
             user = user(),
             apart = self.nodes[node].apart.get(),
             swift_dir = swift_dir.display(),

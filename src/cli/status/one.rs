@@ -68,7 +68,8 @@ struct Here {
 #[derive(Debug, Serialize)]
 struct There {
     peer: String,
-    /// `agrees`, `differs`, `never` or `unknown`.
+    /// `agrees`; `sent`, if all was taken there and the next pass confirms it; `differs`; `never`, if it was never found
+    /// equal; `unknown`.
     state: &'static str,
     /// Our last row when both were last equal.
     agreed_row: Option<i64>,
@@ -196,11 +197,11 @@ impl Asked<'_> {
         here.looked_into = entry.as_ref().is_some_and(|entry| entry.seen.is_some() && entry.seen == sight);
         let primaries = self.ring.primaries(self.partition);
         let others = primaries.iter().filter(|primary| primary.id != self.device.id);
-        here.peers = others.map(|primary| self.peer(primary.id, entry.as_ref())).collect();
+        here.peers = others.map(|primary| self.peer(primary.id, entry.as_ref(), here.changed)).collect();
         Some(here)
     }
 
-    fn peer(&self, peer: DeviceId, entry: Option<&Entry>) -> There {
+    fn peer(&self, peer: DeviceId, entry: Option<&Entry>, changed: Option<f64>) -> There {
         let agreement = entry.and_then(|entry| entry.agreement(peer));
         let state = match (entry, agreement) {
             (None, _) => "unknown",
@@ -216,8 +217,16 @@ impl Asked<'_> {
                 .find(|with| with.peer.is_none_or(|known| known == peer.0))
                 .map(|with| (bad, &with.cause))
         });
-        let pair = self.kept.devices.get(&self.device.id.0).and_then(|note| note.peers.get(&peer.0));
-        let pair = pair.and_then(|pair| pair.hindered.as_ref()).filter(|_| state != "agrees");
+        let note = self.kept.devices.get(&self.device.id.0);
+        let pair = note.and_then(|note| note.peers.get(&peer.0));
+        // Where all else got through, what is said of the pair is said of other databases.
+        let pair = pair.filter(|pair| pair.cut_off && state != "agrees").map(|pair| &pair.hindered);
+        let is_free = pair.is_none() && with.is_none_or(|(_, cause)| cause.kind.is_excused());
+        let done = note.and_then(|note| note.done).filter(|_| is_free);
+        let state = match state {
+            "differs" | "never" if done.zip(changed).is_some_and(|(done, changed)| changed <= done) => "sent",
+            state => state,
+        };
         There {
             peer: place(self.ring, peer.0),
             state,
@@ -298,6 +307,7 @@ fn about(page: &mut Page, here: &Here, now: f64) {
 fn stand(there: &There, now: f64) -> (&'static str, String) {
     let (code, mut words) = match there.state {
         "agrees" => (GREEN, "agrees".to_owned()),
+        "sent" => (GREEN, "was brought everything; the next pass confirms it".to_owned()),
         "differs" => {
             let row =
                 there.agreed_row.map_or_else(String::new, |row| format!("; equal up to row {}", count(row)));
@@ -313,7 +323,7 @@ fn stand(there: &There, now: f64) -> (&'static str, String) {
             _ => String::new(),
         };
         write!(words, "; {}{since}{attempts}: {reason}", kind.as_str()).expect(INFALLIBLE);
-    } else if there.state != "agrees" {
+    } else if !["agrees", "sent"].contains(&there.state) {
         words += "; nothing is in the way, the next pass takes it there";
     }
     (code, words)
