@@ -345,3 +345,237 @@ pub const LASTS_ROUNDS: u32 = 3;
 const NAMES_SHOWN: usize = 4;
 const BEFORE_RECLAIM: &str = "let a whole pass end before that: later, deleted rows come back";
 const LOOK_AT_QUARANTINE: &str = "look at the drive; agent locate shows whether peers healed it; then remove it from quarantined/containers";
+
+#[cfg(test)]
+mod tests {
+    use super::super::gather::{AgentNow, BadNow, BadWithNow};
+    use super::super::kept::PassNote;
+    use super::*;
+
+    const NOW: f64 = 1_750_000_000.0;
+    const RECLAIM_AGE: f64 = 7.0 * 86_400.0;
+    const HALF: f64 = RECLAIM_AGE / 2.0;
+
+    /// A node of one device and one peer, and all is well.
+    fn well() -> Report {
+        let peer = PeerNow {
+            id: 7,
+            peer: "10.0.0.2:6200/sdb".into(),
+            behind: Some(0),
+            synced: Some(NOW - 30.0),
+            ..PeerNow::default()
+        };
+        let device = DeviceNow {
+            id: 1,
+            name: "sda".into(),
+            databases: Some(5),
+            walked: Some(NOW - 30.0),
+            synced: Some(NOW - 30.0),
+            in_sync_since: Some(NOW - 86_400.0),
+            behind: Some(0),
+            peers: vec![peer],
+            ..DeviceNow::default()
+        };
+        Report {
+            now: NOW,
+            node: "10.0.0.1:6201".into(),
+            answer: String::new(),
+            in_sync: None,
+            since: None,
+            needs_person: false,
+            alarms: vec![],
+            notes: vec![],
+            agent: AgentNow { running: true, passes: Some(true), port: 7201, ..AgentNow::default() },
+            doing: None,
+            last_pass: Some(PassNote::default()),
+            last_whole_pass: Some(PassNote::default()),
+            last_once: None,
+            databases_behind: 0,
+            oldest_change: None,
+            reclaim_age: RECLAIM_AGE,
+            interval: 30.0,
+            devices: vec![device],
+            worst: vec![],
+            kept_since: Some(NOW - 100.0 * 86_400.0),
+            kept_in: "/x".into(),
+        }
+    }
+
+    fn hindrance(since: f64, kind: Kind) -> Hindrance {
+        Hindrance { since, cause: Cause::new(kind, "it cannot be reached") }
+    }
+
+    /// A peer that is hindered for so long, has had everything so long ago, and has not got fewer for so long.
+    fn apart(for_secs: f64, synced_secs: f64, least_secs: f64, rounds: u32, kind: Kind) -> Report {
+        let mut report = well();
+        let peer = &mut report.devices[0].peers[0];
+        peer.hindered = Some(hindrance(NOW - for_secs, kind));
+        peer.synced = Some(NOW - synced_secs);
+        (peer.behind, peer.least) = (Some(3), Some(3));
+        (peer.least_at, peer.rounds_since) = (Some(NOW - least_secs), Some(rounds));
+        report.devices[0].in_sync_since = None;
+        (report.databases_behind, report.oldest_change) = (3, Some(NOW - 240.0));
+        report
+    }
+
+    fn with(change: impl FnOnce(&mut Report)) -> Report {
+        let mut report = well();
+        change(&mut report);
+        report
+    }
+
+    #[test]
+    fn alarms_come_when_they_should_and_not_before() {
+        use AlarmKind::{Drive, NoAgent, NoPass, NotInRing, Quarantined, ReclaimAge, Stuck, Tied};
+        let hour = LASTS_SECS;
+        let device = |change: fn(&mut DeviceNow)| with(|report| change(&mut report.devices[0]));
+        let begun = |secs: f64, passes: bool| {
+            with(|report| {
+                (report.last_whole_pass, report.kept_since) = (None, Some(NOW - secs));
+                report.agent.passes = Some(passes);
+                report.devices[0].walked = None;
+                report.devices[0].synced = None;
+            })
+        };
+        let tied = |kind| {
+            let with = BadWithNow { peer: None, kind, reason: "x".into() };
+            let bad = BadNow {
+                device: "sda".into(),
+                container: None,
+                hash: "ab".into(),
+                partition: None,
+                since: NOW,
+                last: None,
+                attempts: 1,
+                with: vec![with],
+            };
+            self::with(|report| report.worst.push(bad))
+        };
+        let table: Vec<(&str, Report, &[AlarmKind])> = vec![
+            ("all is well", well(), &[]),
+            ("no device", with(|report| report.devices.clear()), &[NotInRing]),
+            ("no agent", with(|report| report.agent.running = false), &[NoAgent]),
+            ("not mounted", device(|device| device.problem = Some("it is not mounted".into())), &[Drive]),
+            ("changed since", device(|device| device.behind = Some(9)), &[]),
+            ("fails for an hour but a second", apart(hour - 1.0, hour, hour, 3, Kind::Unreachable), &[]),
+            ("fails for an hour", apart(hour, hour, hour, 3, Kind::Unreachable), &[Stuck]),
+            ("but shrinks", apart(hour, hour, hour - 1.0, 3, Kind::Unreachable), &[]),
+            ("but there were few rounds", apart(hour, hour, hour, 2, Kind::Unreachable), &[]),
+            ("but as much goes as may", apart(hour, hour, hour, 3, Kind::Capped), &[]),
+            ("lacks half of reclaim_age", apart(10.0, HALF, 10.0, 0, Kind::PeerFull), &[]),
+            ("and a second", apart(10.0, HALF + 1.0, 10.0, 0, Kind::PeerFull), &[ReclaimAge]),
+            ("and shrinks", apart(hour, HALF + 1.0, 1.0, 0, Kind::Capped), &[ReclaimAge]),
+            ("walked at half", device(|device| device.walked = Some(NOW - HALF)), &[]),
+            ("walked before", device(|device| device.walked = Some(NOW - HALF - 1.0)), &[ReclaimAge]),
+            ("nothing got out", device(|device| device.synced = Some(NOW - HALF - 1.0)), &[ReclaimAge]),
+            ("never walked, first pass", begun(HALF, true), &[]),
+            ("never walked for too long", begun(HALF + 1.0, true), &[ReclaimAge]),
+            ("nobody makes passes yet", begun(hour - 1.0, false), &[]),
+            ("nobody makes passes", begun(hour, false), &[NoPass]),
+            (
+                "trouble for less than an hour",
+                device(|device| device.trouble = Some(hindrance(NOW - LASTS_SECS + 1.0, Kind::Unreadable))),
+                &[],
+            ),
+            (
+                "trouble for an hour",
+                device(|device| device.trouble = Some(hindrance(NOW - LASTS_SECS, Kind::Unreadable))),
+                &[Stuck],
+            ),
+            (
+                "old quarantine",
+                device(|device| device.quarantined_newest = Some(NOW - RECLAIM_AGE - 1.0)),
+                &[],
+            ),
+            (
+                "quarantine",
+                device(|device| device.quarantined_newest = Some(NOW - RECLAIM_AGE)),
+                &[Quarantined],
+            ),
+            ("being sharded", tied(Kind::Deferred), &[]),
+            ("tied", tied(Kind::Tied), &[Tied]),
+        ];
+        for (name, report, expected) in table {
+            let alarms = alarms(&report);
+            assert_eq!(
+                alarms.iter().map(|alarm| alarm.kind).collect::<Vec<_>>(),
+                expected,
+                "{name}: {alarms:?}"
+            );
+            assert!(alarms.iter().all(|alarm| !alarm.text.is_empty() && !alarm.remedy.is_empty()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_down_is_one_alarm() {
+        let mut report = apart(7200.0, 7200.0, 7200.0, 9, Kind::Unreachable);
+        let peer = report.devices[0].peers[0].clone();
+        for number in 0..6 {
+            let peer = format!("10.0.0.2:6200/d{number}");
+            let one = PeerNow { peer, ..report.devices[0].peers[0].clone() };
+            report.devices[0].peers.push(one);
+        }
+        report.devices[0].peers.push(PeerNow { peer: "10.0.0.3:6200/sdb".into(), ..peer });
+        let alarms = alarms(&report);
+        let about: Vec<&str> = alarms.iter().map(|alarm| alarm.about.as_str()).collect();
+        assert_eq!(about, ["10.0.0.2:6200", "10.0.0.3:6200"]);
+        assert_eq!(
+            alarms[0].text,
+            "it cannot be reached, for 2 h; 21 databases behind on d0, d1, d2, d3 and 3 more"
+        );
+    }
+
+    #[test]
+    fn the_answer_is_a_sentence() {
+        let said = |mut report: Report| {
+            (report.in_sync, report.since) = in_sync(&report);
+            (report.in_sync, answer(&report))
+        };
+        let (yes, text) = said(well());
+        assert_eq!(yes, Some(true));
+        assert_eq!(
+            text,
+            "in sync since 2025-06-14 15:06:40 UTC (24 h ago); all that changed until 30 s ago is with its peers"
+        );
+        let (yes, text) = said(with(|report| report.databases_behind = 2));
+        assert_eq!(yes, Some(true));
+        assert!(text.ends_with(", 2 databases that changed since wait for a pass"), "{text}");
+        let (yes, text) = said(apart(600.0, 600.0, 600.0, 9, Kind::Unreachable));
+        assert_eq!(yes, Some(false));
+        assert_eq!(
+            text,
+            "not in sync since 2025-06-15 14:56:40 UTC (10 min ago): 3 databases behind on 1 peer, oldest change 4 min ago"
+        );
+        let (yes, text) = said(with(|report| report.devices[0].problem = Some("gone".into())));
+        assert_eq!((yes, text.as_str()), (Some(false), "not in sync: 1 of 1 drive cannot be used"));
+        let (yes, text) = said(with(|report| report.devices[0].in_sync_since = None));
+        assert_eq!((yes, text.as_str()), (None, "not known yet: no pass has gone round all of sda"));
+        let (yes, text) = said(with(|report| report.devices.clear()));
+        assert_eq!((yes, text.as_str()), (None, "not known: by the ring no device is on this node"));
+    }
+
+    #[test]
+    fn spans_say_enough_and_no_more() {
+        let table = [
+            (0.0, "0 s"),
+            (119.9, "119 s"),
+            (120.0, "2 min"),
+            (7199.0, "119 min"),
+            (7200.0, "2 h"),
+            (9000.0, "2 h 30 min"),
+            (11_000.0, "3 h"),
+            (172_799.0, "47 h"),
+            (172_800.0, "2 d"),
+            (180_000.0, "2 d 2 h"),
+            (8_640_000.0, "100 d"),
+            (-5.0, "0 s"),
+        ];
+        for (seconds, text) in table {
+            assert_eq!(span(seconds), text, "{seconds}");
+        }
+        assert_eq!(
+            (ago(10.0, 9.5), ago(10.0, 5.0), ago(10.0, 70.0)),
+            ("just now".into(), "5 s ago".into(), "in 60 s".into())
+        );
+    }
+}

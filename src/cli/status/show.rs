@@ -179,8 +179,11 @@ fn devices(text: &mut String, report: &Report, style: Style) {
     {
         paragraph(text, "  ", "    ", &format!("{}: {}", device.0.name, device.1), style);
     }
-    for (device, trouble) in
-        report.devices.iter().filter_map(|device| Some((device, device.trouble.as_ref()?)))
+    for (device, trouble) in report
+        .devices
+        .iter()
+        .filter_map(|device| Some((device, device.trouble.as_ref()?)))
+        .filter(|(device, _)| device.problem.is_none())
     {
         let since = moment(report.now, trouble.since);
         paragraph(
