@@ -950,7 +950,7 @@ fn who_only_looks_changes_nothing_whatever_is_there() {
     assert_eq!((all(&looking), unsettled(&looking, &[PEER])), (entries.clone(), vec![]));
     writer.disagree(PEER, &[entries[3].0]).unwrap();
     assert_eq!(unsettled(&looking, &[PEER]).len(), 1, "what another writes is seen");
-    assert!(looking.update(&[(entries[3].0, None)]).is_err() && looking.mend_sum(Partition(0)).is_err());
+    assert!(looking.update(&[(entries[3].0, None)]).is_err());
     drop(writer);
 
     let damage = |statement: &str| Connection::open(bench.path()).unwrap().execute_batch(statement).unwrap();
@@ -974,9 +974,4 @@ fn who_only_looks_changes_nothing_whatever_is_there() {
     let others = Terms { reclaim_age: Duration::ZERO, ..terms() };
     assert!(look(others).unwrap_err().cause.contains("other terms"));
     assert!(fs::read(bench.path()).unwrap() == sound);
-    assert_eq!(
-        fs::read_dir(bench.devices.path().join("d0/agent")).unwrap().count(),
-        2,
-        "and its empty journal"
-    );
 }
