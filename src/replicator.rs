@@ -33,24 +33,38 @@ use crate::tally::Tally;
 /// Peers that do not answer, shared by the workers of a pass, so that a dead one is waited for once and not once for
 /// every database.
 #[derive(Debug, Default)]
-pub struct Absent(Mutex<HashMap<(String, u16), Instant>>);
+pub struct Absent(Mutex<HashMap<(String, u16), Silence>>);
+
+/// Until when a peer is left alone, and why.
+#[derive(Debug)]
+struct Silence {
+    until: Instant,
+    why: String,
+}
 
 impl Absent {
     fn is(&self, address: &(String, u16)) -> bool {
-        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match until.get(address) {
-            Some(time) if Instant::now() < *time => true,
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match silent.get(address) {
+            Some(silence) if Instant::now() < silence.until => true,
             Some(_) => {
-                until.remove(address);
+                silent.remove(address);
                 false
             }
             None => false,
         }
     }
 
-    fn note(&self, address: (String, u16)) {
-        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.insert(address, Instant::now() + ABSENCE);
+    fn note(&self, address: (String, u16), why: String) {
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.insert(address, Silence { until: Instant::now() + ABSENCE, why });
+    }
+
+    /// Why a peer is left alone.
+    fn why(&self, address: &(String, u16)) -> Cause {
+        let silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = silent.get(address).map_or("it did not answer a moment ago", |silence| &silence.why);
+        Cause::new(Kind::Unreachable, why)
     }
 }
 
@@ -226,7 +240,7 @@ impl<'a> Replicator<'a> {
         let asked = self.talk(&address, tally, |peer| Ok(outgoing::compare(peer, ledger, &pair)?));
         match asked {
             None => {
-                hindered(Cause::new(Kind::Unreachable, "it did not answer a moment ago"));
+                hindered(self.absent.why(&address));
                 Comparison::Failed
             }
             Some(Err(error)) => {
@@ -503,7 +517,7 @@ impl<'a> Replicator<'a> {
             true => subject.forecast(peer, place.clone(), role).map(Ended::Forecast),
         });
         match ended {
-            None => Fate::Failed(Some(Cause::new(Kind::Unreachable, "it did not answer a moment ago"))),
+            None => Fate::Failed(Some(self.absent.why(&address))),
             Some(Ok(ended)) => self.count(&whom, info, ended, tally),
             Some(Err(ExchangeError::Broker(reason))) if reason.is_damage() && self.dry_run.is_none() => {
                 error!("ERROR reading db {}: {reason}", found.dir.dir().display());
@@ -590,7 +604,7 @@ impl<'a> Replicator<'a> {
                         ABSENCE.as_secs()
                     );
                 }
-                self.absent.note(address);
+                self.absent.note(address, format!("it {error}"));
             }
             ExchangeError::Peer(_) => error!("ERROR syncing with {whom}: it {error}"),
             _ => error!("ERROR syncing with {whom}: {error}"),

@@ -3,7 +3,6 @@
 //!
 //! Each drive is looked at by a thread of its own, so that one that hangs is told as such and holds up no other.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fs;
 use std::path::PathBuf;
@@ -382,7 +381,7 @@ fn view(
     };
     let mut view = View::default();
     // The ones that changed longest ago, the newest of them on top.
-    let mut oldest: BinaryHeap<(Reverse<Old>, Key)> = BinaryHeap::new();
+    let mut oldest: BinaryHeap<(Old, Key)> = BinaryHeap::new();
     let (mut after, mut looked_at) = (None, 0);
     loop {
         let page = ledger.unsettled(after, &peers)?;
@@ -407,16 +406,16 @@ fn view(
                 *since = earliest([*since, changed]);
             }
             if let Some(changed) = changed {
-                oldest.push((Reverse(Old(changed)), *key));
+                oldest.push((Old(changed), *key));
                 if oldest.len() > WORST {
-                    oldest = oldest.into_sorted_vec().into_iter().skip(1).rev().collect();
+                    oldest.pop();
                 }
             }
         }
     }
     let known = |hash: &str| kept.worst.iter().find(|bad| bad.device == device.id.0 && bad.hash == hash);
     let mut worst = Vec::new();
-    for (Reverse(Old(changed)), key) in oldest {
+    for (Old(changed), key) in oldest {
         let (partition, hash) = (key.partition(shift), key.hash(shift));
         let Some(entry) = ledger.entry(key)? else { continue };
         let dir = drive.hash_dir(partition, hash);
