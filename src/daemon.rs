@@ -18,6 +18,7 @@ use crate::node::{Node, NodeError};
 use crate::pass::{self, PassLock, PassLockError, Scope};
 use crate::report::service::{self, Heartbeat, PassStatus};
 use crate::report::{self, logger::NOTICE, recon};
+use crate::status::Keeper;
 use crate::stop::Stop;
 use crate::tally::Tally;
 
@@ -83,6 +84,7 @@ pub fn run(
         }
     }
     service::stopping();
+    generation.keeper.daemon_ends();
     info!(target: NOTICE, "Exited {}", std::process::id());
     Ok(())
 }
@@ -90,6 +92,7 @@ pub fn run(
 /// A configuration in use: the node it makes, and the thread that listens on its port.
 struct Generation {
     node: Arc<Node>,
+    keeper: Keeper,
     over: Stop,
     listener: Option<thread::JoinHandle<()>>,
 }
@@ -104,6 +107,8 @@ impl Generation {
             error!("{error}");
         }
         let listener = listen(&node.config)?;
+        let keeper = Keeper::new(&node.config);
+        keeper.daemon_begins(node.config.agent.passes);
         let over = Stop::default();
         let (serving, until) = (node.clone(), over.clone());
         let thread = thread::spawn(move || {
@@ -112,7 +117,7 @@ impl Generation {
                 error!("the listener failed: {error}");
             }
         });
-        Ok(Generation { node, over, listener: Some(thread) })
+        Ok(Generation { node, keeper, over, listener: Some(thread) })
     }
 
     /// Runs passes until something is signalled.
@@ -132,7 +137,7 @@ impl Generation {
             }
             let begun = Instant::now();
             match PassLock::take(config) {
-                Ok(_lock) => match pass::run(&self.node, &Scope::default(), false, &PassStatus::begin()) {
+                Ok(_lock) => match self.pass() {
                     Ok(tally) if !signals.stop.wished() => {
                         report::log_pass(&tally);
                         recon::record_pass(&config.recon_cache_path, &tally, unix_now());
@@ -148,6 +153,15 @@ impl Generation {
             }
             wait = config.interval.saturating_sub(begun.elapsed());
         }
+    }
+
+    /// One pass. It is remembered, however it ends.
+    fn pass(&self) -> Result<Tally, NodeError> {
+        let (scope, status) = (Scope::default(), PassStatus::begin());
+        let watch = self.keeper.watch(&self.node, &scope, false, &status);
+        let passed = pass::run(&self.node, &scope, false, &watch);
+        watch.end(passed.as_ref().map_err(ToString::to_string));
+        passed
     }
 
     /// Closes the port. Exchanges under way go on to their end.

@@ -13,6 +13,7 @@
 
 pub mod cli;
 pub mod daemon;
+pub mod status;
 pub mod report;
 pub mod pass;
 pub mod replicator;
@@ -29,6 +30,7 @@ pub mod arrival;
 pub mod broker;
 pub mod merge;
 pub mod node;
+pub mod obstacle;
 pub mod ledger;
 pub mod drive;
 pub mod ring;

@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Ok(Command::Info(options)) => cli::info::info(options),
         Ok(Command::Ring(options)) => cli::ring::ring(&options),
         Ok(Command::Locate(options)) => cli::locate::locate(&options),
+        Ok(Command::Status(options)) => cli::status::status(&options),
         Err(error) => cli::refuse(&error),
     }
     .into()

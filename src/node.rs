@@ -131,6 +131,11 @@ impl Node {
         Ok(ours)
     }
 
+    /// The addresses that our devices go by.
+    pub fn my_addresses(&self) -> &[String] {
+        &self.my_addresses
+    }
+
     /// Opens one of our drives.
     ///
     /// # Errors
@@ -152,13 +157,18 @@ impl Node {
         neighbours
     }
 
-    /// The ledger of a drive, under the terms of a ring; `None` if it can have none, which is told when that begins.
-    pub fn ledger(&self, drive: &Drive, ring: &Ring) -> Option<Arc<Ledger>> {
-        let terms = Terms {
+    /// What ledgers are kept under, by a ring.
+    pub fn terms(&self, ring: &Ring) -> Terms {
+        Terms {
             part_shift: ring.part_shift(),
             reclaim_age: self.config.reclaim_age,
             full_check_interval: self.config.agent.full_check_interval,
-        };
+        }
+    }
+
+    /// The ledger of a drive, under the terms of a ring; `None` if it can have none, which is told when that begins.
+    pub fn ledger(&self, drive: &Drive, ring: &Ring) -> Option<Arc<Ledger>> {
+        let terms = self.terms(ring);
         let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
         let known = ledgers.get(drive.name());
         if let Some(Some(ledger)) = known {

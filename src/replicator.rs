@@ -20,6 +20,7 @@ use crate::incoming::quarantine;
 use crate::ledger::{Entry, Ledger, PartitionSet};
 use crate::look::{Looked, glance, look, seconds, sum_up};
 use crate::node::Node;
+use crate::obstacle::{Cause, Kind, Obstacle, Whose};
 use crate::outgoing::{self, Compared, ExchangeError, Exchanged, Forecast, Pair, Subject};
 use crate::peer::{Peer, PeerError};
 use crate::protocol::message::{Agreed, Intent, Place, Refusal, Role};
@@ -32,24 +33,38 @@ use crate::tally::Tally;
 /// Peers that do not answer, shared by the workers of a pass, so that a dead one is waited for once and not once for
 /// every database.
 #[derive(Debug, Default)]
-pub struct Absent(Mutex<HashMap<(String, u16), Instant>>);
+pub struct Absent(Mutex<HashMap<(String, u16), Silence>>);
+
+/// Until when a peer is left alone, and why.
+#[derive(Debug)]
+struct Silence {
+    until: Instant,
+    why: String,
+}
 
 impl Absent {
     fn is(&self, address: &(String, u16)) -> bool {
-        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match until.get(address) {
-            Some(time) if Instant::now() < *time => true,
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match silent.get(address) {
+            Some(silence) if Instant::now() < silence.until => true,
             Some(_) => {
-                until.remove(address);
+                silent.remove(address);
                 false
             }
             None => false,
         }
     }
 
-    fn note(&self, address: (String, u16)) {
-        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.insert(address, Instant::now() + ABSENCE);
+    fn note(&self, address: (String, u16), why: String) {
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.insert(address, Silence { until: Instant::now() + ABSENCE, why });
+    }
+
+    /// Why a peer is left alone.
+    fn why(&self, address: &(String, u16)) -> Cause {
+        let silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = silent.get(address).map_or("it did not answer a moment ago", |silence| &silence.why);
+        Cause::new(Kind::Unreachable, why)
     }
 }
 
@@ -58,6 +73,8 @@ pub struct Replicator<'a> {
     node: &'a Node,
     ring: &'a Ring,
     absent: &'a Absent,
+    /// Is told what does not get to its peers, and why.
+    hindered: &'a (dyn Fn(Obstacle) + Sync),
     /// Takes the lines of a dry run; with it, nothing is changed anywhere.
     dry_run: Option<&'a (dyn Fn(String) + Sync)>,
     peers: HashMap<(String, u16), Peer<TcpStream>>,
@@ -81,8 +98,8 @@ pub struct Found<'a> {
 enum Fate {
     /// The exchange ended; the peer may or may not hold everything now. It may be that all we knew of it was wrong.
     Done { outcome: Outcome, restarted: bool },
-    /// It did not.
-    Failed,
+    /// It did not, for this reason; `None` if we are stopping.
+    Failed(Option<Cause>),
     /// It did not, because our own database turned out to be damaged. It is in quarantine now.
     Damaged,
 }
@@ -93,9 +110,11 @@ impl<'a> Replicator<'a> {
         node: &'a Node,
         ring: &'a Ring,
         absent: &'a Absent,
+        hindered: &'a (dyn Fn(Obstacle) + Sync),
         dry_run: Option<&'a (dyn Fn(String) + Sync)>,
     ) -> Replicator<'a> {
-        Replicator { node, ring, absent, dry_run, peers: HashMap::new(), other_rings: HashSet::new() }
+        let (peers, other_rings) = (HashMap::new(), HashSet::new());
+        Replicator { node, ring, absent, hindered, dry_run, peers, other_rings }
     }
 
     /// Does all that a pass does for one database, with all its peers, and counts it. Nothing that goes wrong here goes
@@ -208,14 +227,24 @@ impl<'a> Replicator<'a> {
         target: &Device,
         tally: &mut Tally,
     ) -> Comparison {
-        let Some((whom, device, address)) = self.way_to(target) else { return Comparison::Failed };
+        let hindered = |cause| {
+            let (device, peer) = (ours, Some(target.id));
+            (self.hindered)(Obstacle { device, peer, database: None, cause });
+        };
+        let Some((whom, device, address)) = self.way_to(target) else {
+            hindered(no_way());
+            return Comparison::Failed;
+        };
         let part_shift = self.ring.part_shift();
         let pair = Pair { ours, theirs: target.id, device, part_shift, shared };
         let asked = self.talk(&address, tally, |peer| Ok(outgoing::compare(peer, ledger, &pair)?));
         match asked {
-            None => Comparison::Failed,
+            None => {
+                hindered(self.absent.why(&address));
+                Comparison::Failed
+            }
             Some(Err(error)) => {
-                self.lost(&whom, address, error);
+                self.lost(&whom, address, error).into_iter().for_each(hindered);
                 Comparison::Failed
             }
             Some(Ok(Compared::Refused(refusal @ (Refusal::NoLedger | Refusal::NotMounted)))) => {
@@ -229,6 +258,7 @@ impl<'a> Replicator<'a> {
             }
             Some(Ok(Compared::Refused(refusal))) => {
                 error!("ERROR syncing with {whom}: it refused, {refusal}");
+                hindered(refused(&refusal));
                 Comparison::Failed
             }
             Some(Ok(Compared::Told { alike, differing })) => {
@@ -262,6 +292,7 @@ impl<'a> Replicator<'a> {
                 info.account,
                 info.container
             );
+            self.hinder(found, None, Some(info), Cause::new(Kind::WrongHash, "it belongs elsewhere"));
             self.fail_primaries(found.partition, tally);
         }
         belongs
@@ -273,7 +304,16 @@ impl<'a> Replicator<'a> {
         if reason.is_damage() && self.dry_run.is_none() {
             quarantine(found.dir, reason);
         }
+        let kind = if reason.is_damage() { Kind::Damaged } else { Kind::Unreadable };
+        self.hinder(found, None, None, Cause::new(kind, reason));
         self.fail_primaries(found.partition, tally);
+    }
+
+    /// Tells what does not get to a peer, or to any.
+    fn hinder(&self, found: &Found, peer: Option<DeviceId>, info: Option<&ReplicaInfo>, cause: Cause) {
+        let name = info.map(|info| (info.account.clone(), info.container.clone()));
+        let database = Some(Whose { partition: found.partition, hash: found.dir.hash(), name });
+        (self.hindered)(Obstacle { device: found.device.id, peer, database, cause });
     }
 
     fn fail_primaries(&self, partition: Option<Partition>, tally: &mut Tally) {
@@ -406,8 +446,11 @@ impl<'a> Replicator<'a> {
             let counted = if proven.is_some() { &mut again } else { &mut *tally };
             let fate = self.send_to(found, broker, info, errand, role, target, counted);
             sent.calls += 1;
+            if let Some(cause) = fate.hindrance() {
+                self.hinder(found, Some(target.id), Some(info), cause);
+            }
             let failed = match &fate {
-                Fate::Failed => true,
+                Fate::Failed(_) => true,
                 Fate::Damaged => {
                     for target in &targets[at..] {
                         sent.calls += 1;
@@ -460,7 +503,7 @@ impl<'a> Replicator<'a> {
         target: &Device,
         tally: &mut Tally,
     ) -> Fate {
-        let Some((whom, device, address)) = self.way_to(target) else { return Fate::Failed };
+        let Some((whom, device, address)) = self.way_to(target) else { return Fate::Failed(Some(no_way())) };
         let place = Place { device, partition: errand.partition, hash: found.dir.hash() };
         let (node, drive, dir) = (self.node, found.drive, found.dir);
         let proven = errand.proven.is_some_and(|proven| proven.contains(&target.id));
@@ -474,14 +517,14 @@ impl<'a> Replicator<'a> {
             true => subject.forecast(peer, place.clone(), role).map(Ended::Forecast),
         });
         match ended {
-            None => Fate::Failed,
+            None => Fate::Failed(Some(self.absent.why(&address))),
             Some(Ok(ended)) => self.count(&whom, info, ended, tally),
             Some(Err(ExchangeError::Broker(reason))) if reason.is_damage() && self.dry_run.is_none() => {
                 error!("ERROR reading db {}: {reason}", found.dir.dir().display());
                 quarantine(found.dir, &reason);
                 Fate::Damaged
             }
-            Some(Err(error)) => self.lost(&whom, address, error),
+            Some(Err(error)) => Fate::Failed(self.lost(&whom, address, error)),
         }
     }
 
@@ -542,7 +585,16 @@ impl<'a> Replicator<'a> {
         Peer::call(&address.0, address.1, config.conn_timeout, config.node_timeout, &self.node.stop)
     }
 
-    fn lost(&self, whom: &str, address: (String, u16), error: ExchangeError) -> Fate {
+    /// Says why an exchange failed; nothing if we are stopping.
+    fn lost(&self, whom: &str, address: (String, u16), error: ExchangeError) -> Option<Cause> {
+        let cause = match &error {
+            ExchangeError::Peer(PeerError::Stopped) => None,
+            ExchangeError::Peer(error @ (PeerError::Unreachable(_) | PeerError::TooSlow(_))) => {
+                Some(Cause::new(Kind::Unreachable, format_args!("it {error}")))
+            }
+            ExchangeError::Peer(error) => Some(Cause::new(Kind::Failed, format_args!("it {error}"))),
+            error => Some(Cause::new(Kind::Failed, error)),
+        };
         match &error {
             ExchangeError::Peer(PeerError::Stopped) => {}
             ExchangeError::Peer(PeerError::Unreachable(_) | PeerError::TooSlow(_)) => {
@@ -552,12 +604,12 @@ impl<'a> Replicator<'a> {
                         ABSENCE.as_secs()
                     );
                 }
-                self.absent.note(address);
+                self.absent.note(address, format!("it {error}"));
             }
             ExchangeError::Peer(_) => error!("ERROR syncing with {whom}: it {error}"),
             _ => error!("ERROR syncing with {whom}: {error}"),
         }
-        Fate::Failed
+        cause
     }
 
     fn count(&mut self, whom: &str, info: &ReplicaInfo, ended: Ended, tally: &mut Tally) -> Fate {
@@ -726,6 +778,49 @@ struct Sent<'r> {
 enum Ended {
     Exchanged(Exchanged),
     Forecast(Forecast),
+}
+
+impl Fate {
+    /// Why the peer does not hold all of it, if it does not.
+    fn hindrance(&self) -> Option<Cause> {
+        match self {
+            Fate::Failed(cause) => cause.clone(),
+            Fate::Damaged => Some(Cause::new(Kind::Damaged, "our copy was damaged")),
+            Fate::Done { outcome: Outcome::Refused(refusal), .. } => Some(refused(refusal)),
+            Fate::Done { outcome: Outcome::Deferred, .. } => {
+                Some(Cause::new(Kind::Deferred, "its rows are left to the sharder"))
+            }
+            Fate::Done { outcome: Outcome::Rows { capped: true }, .. } => {
+                Some(Cause::new(Kind::Capped, "the next pass sends more rows"))
+            }
+            Fate::Done { outcome: Outcome::Nothing(Agreement::PeerAhead), .. } => {
+                Some(Cause::new(Kind::PeerAhead, "its next pass brings them"))
+            }
+            Fate::Done { outcome: Outcome::Nothing(Agreement::Tied), .. } => Some(Cause::new(
+                Kind::Tied,
+                "rows of the same names and times differ; nothing says which are right",
+            )),
+            Fate::Done { .. } => None,
+        }
+    }
+}
+
+fn no_way() -> Cause {
+    Cause::new(Kind::Failed, "the ring gives it an impossible name or port")
+}
+
+/// What a refusal is to an operator.
+fn refused(refusal: &Refusal) -> Cause {
+    let kind = match refusal {
+        Refusal::NotMounted => Kind::PeerNotMounted,
+        Refusal::Full => Kind::PeerFull,
+        Refusal::UnknownDevice | Refusal::WrongPartition | Refusal::NotPrimary => Kind::OtherRing,
+        Refusal::Busy | Refusal::TooMany => Kind::PeerBusy,
+        Refusal::Damaged => Kind::PeerDamaged,
+        Refusal::Sharding => Kind::Deferred,
+        Refusal::NoLedger | Refusal::Failed(_) => Kind::Failed,
+    };
+    Cause::new(kind, refusal)
 }
 
 /// Who gets it, in order: a primary begins with its successor and goes round, so that all send to different peers at a

@@ -167,6 +167,7 @@ impl Fleet<'_> {
                 "[DEFAULT]\nbind_ip = {address}\nbind_port = {}\nuser = {user}\nswift_dir = {root}\n\
                  devices = {root}/devices\nmount_check = false\nrecon_cache_path = {root}/recon-{node}\n\
                  [container-replicator]\nagent_port_offset = 1\nagent_passes = no\nfallocate_reserve = 0\n\
+                 agent_state_path = {root}/recon-{node}\n\
                  databases_per_second = 0\nnode_timeout = 60\nconcurrency = {workers}\n",
                 self.port - 1
             );

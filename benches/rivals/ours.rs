@@ -50,7 +50,7 @@ impl Agents {
                 "[DEFAULT]\nbind_ip = {ip}\nbind_port = {ring_port}\nuser = {user}\nswift_dir = {root}\n\
                  devices = {root}/devices\nmount_check = false\nrecon_cache_path = {root}/recon-{node}\n\
                  [container-replicator]\nagent_port_offset = {offset}\nagent_passes = no\n\
-                 fallocate_reserve = 0\n"
+                 agent_state_path = {root}/recon-{node}\nfallocate_reserve = 0\n"
             );
             fs::create_dir_all(agents.root.join(format!("recon-{node}"))).expect("a directory");
             fs::write(agents.conf(node), conf).expect("a configuration");

@@ -9,6 +9,7 @@ pub mod locate;
 mod page;
 pub mod ring;
 pub mod run;
+pub mod status;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -57,6 +58,8 @@ pub enum Command {
     Ring(RingOptions),
     /// Find where an account, a container or an object belongs.
     Locate(LocateOptions),
+    /// Say how this node is doing.
+    Status(StatusOptions),
 }
 
 /// What `agent` was asked for when it was given no subcommand.
@@ -126,6 +129,17 @@ pub struct LocateOptions {
     pub json: bool,
 }
 
+/// What `agent status` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusOptions {
+    /// The conf file.
+    pub config: PathBuf,
+    /// One account and container; the whole node if `None`.
+    pub container: Option<(String, String)>,
+    /// One JSON object instead of text.
+    pub json: bool,
+}
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
@@ -173,6 +187,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         }
         Some(Subcommands::Ring { builder, words }) => Ok(Command::Ring(RingOptions { builder, words })),
         Some(Subcommands::Locate(locate)) => Ok(Command::Locate(locate.into())),
+        Some(Subcommands::Status(status)) => status.checked().map(Command::Status),
     }
 }
 
@@ -280,6 +295,55 @@ enum Subcommands {
     /// Find where an account, container or object belongs, and who has it
     #[command(after_help = LOCATE_HELP)]
     Locate(LocateArguments),
+    /// Say how this node is doing: in sync, since when, and if not, why
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArguments),
+}
+
+#[derive(Args)]
+struct StatusArguments {
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG, hide_default_value = true, help = CONFIG_HELP)]
+    config: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// With a container: only this database; or ACCOUNT/CONTAINER
+    #[arg(value_name = "ACCOUNT")]
+    account: Option<String>,
+    /// A container of it
+    #[arg(value_name = "CONTAINER")]
+    container: Option<String>,
+}
+
+impl StatusArguments {
+    fn checked(self) -> Result<StatusOptions, clap::Error> {
+        let StatusArguments { config, json, account, container } = self;
+        let refuse = |reason: &str| Arguments::command().error(ErrorKind::ValueValidation, reason);
+        let words = account.map(|account| match &container {
+            Some(container) => (account.clone(), container.clone()),
+            None => {
+                let (account, container) =
+                    account.trim_matches('/').split_once('/').unwrap_or((&account, ""));
+                (account.to_owned(), container.to_owned())
+            }
+        });
+        match &words {
+            Some((_, container)) if container.is_empty() => {
+                return Err(refuse(
+                    "name a container too: accounts' databases are none of an agent's business",
+                ));
+            }
+            Some((account, container))
+                if account.is_empty() || account.contains('/') || container.contains('/') =>
+            {
+                return Err(refuse(
+                    "no account is without a name, and neither it nor a container has a slash in it",
+                ));
+            }
+            _ => {}
+        }
+        Ok(StatusOptions { config, container: words, json })
+    }
 }
 
 #[derive(Args)]
@@ -395,6 +459,7 @@ Examples:
   agent --once --devices sdb1,sdb2  one pass over two devices
   agent --dry-run --partitions 17   what a pass would do in partition 17
   agent info path/to/database.db    describe one database
+  agent status                      is this node in sync, and if not, why not
   agent locate AUTH_test photos     where a container is, and whether all agree
   agent ring container.builder      a ring's devices, and their balance
   agent demo                        watch a small cluster at work";
@@ -413,6 +478,20 @@ Exit status:
   0  every primary has it, and they agree; or there was nothing to ask
   1  they disagree, or some primary lacks it or cannot be asked
   2  the command line or the configuration cannot be used";
+
+const STATUS_HELP: &str = "\
+Works with an agent running or not, changes nothing, and asks nobody over the
+network: for that there is agent locate. The README says what each alarm means.
+
+Exit status:
+  0  nothing needs a person; there may be a backlog that shrinks
+  1  something does; it is told first, with what to do
+  2  the command line, the configuration or the ring cannot be used
+
+Examples:
+  agent status                   this node
+  agent status AUTH_test photos  one database on it
+  agent status --json            one object, for monitoring";
 
 #[cfg(test)]
 mod tests {

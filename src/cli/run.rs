@@ -20,6 +20,7 @@ use crate::report::logger::{self, LogSettings};
 use crate::report::memory::AnonPeak;
 use crate::report::progress::{Place, Progress};
 use crate::report::{self, recon, table};
+use crate::status::Keeper;
 use crate::stop::{Finishing, Stop};
 use crate::tally::Tally;
 
@@ -72,7 +73,15 @@ fn once(config: Config, options: &RunOptions, stop: Stop) -> Exit {
     let memory = AnonPeak::watch();
     let wanted = options.verbosity == Verbosity::Normal && !options.dry_run;
     let show = Show { progress: Progress::new(wanted) };
-    let passed = pass::run(&node, &scope, options.dry_run, &show);
+    let passed = if options.dry_run {
+        pass::run(&node, &scope, true, &show)
+    } else {
+        let keeper = Keeper::new(&node.config);
+        let watch = keeper.watch(&node, &scope, true, &show);
+        let passed = pass::run(&node, &scope, false, &watch);
+        watch.end(passed.as_ref().map_err(ToString::to_string));
+        passed
+    };
     drop(show);
     let mut tally = match passed {
         Ok(tally) => tally,

@@ -31,6 +31,8 @@ pub use address::{RsyncDevice, is_host_name, is_local_device, my_addresses, rsyn
 pub const DEFAULT_PATH: &str = "/etc/swift/container-server.conf";
 /// The section that is ours, shared with Swift's replicator.
 pub const SECTION: &str = "container-replicator";
+/// Where an agent keeps its state if no other place is named. It does not make this one: the package does.
+pub const STATE_PATH: &str = "/var/lib/swiftlet";
 /// Where Swift itself looks for `swift.conf`, wherever its rings are.
 pub const SWIFT_CONF: &str = "/etc/swift/swift.conf";
 
@@ -182,6 +184,9 @@ pub struct AgentOptions {
     /// `agent_full_check_interval`: within how many seconds every database is looked into and introduced to its peers at least
     /// once, changed or not; default a day.
     pub full_check_interval: Duration,
+    /// `agent_state_path`: where is remembered what `agent status` tells of passes that are over; default
+    /// [`STATE_PATH`].
+    pub state_path: PathBuf,
     /// `agent_swift_conf`: another `swift.conf` than the one in `swift_dir`, or else in `/etc/swift`.
     pub swift_conf: Option<PathBuf>,
 }
@@ -356,6 +361,7 @@ impl AgentOptions {
             memory_budget_bytes: typed.bytes("agent_memory_budget", 1 << 20..=u64::MAX, 32 << 20)?,
             compress: typed.compress("agent_compress")?,
             full_check_interval: typed.seconds("agent_full_check_interval", 86400.0)?,
+            state_path: typed.path("agent_state_path", STATE_PATH)?,
             swift_conf: typed.set("agent_swift_conf").map(PathBuf::from),
         })
     }
@@ -794,12 +800,13 @@ impl From<IniError> for ConfigError {
 }
 
 /// The options of our own, by name.
-pub const AGENT_OPTIONS: [&str; 6] = [
+pub const AGENT_OPTIONS: [&str; 7] = [
     "agent_compress",
     "agent_full_check_interval",
     "agent_memory_budget",
     "agent_passes",
     "agent_port_offset",
+    "agent_state_path",
     "agent_swift_conf",
 ];
 /// The longest conf file we read, in bytes; a real one has a few thousand.
@@ -872,6 +879,7 @@ mod tests {
                 memory_budget_bytes: 32 << 20,
                 compress: Compress::Auto,
                 full_check_interval: Duration::from_secs(86400),
+                state_path: PathBuf::from("/var/lib/swiftlet"),
                 swift_conf: None,
             }
         );
@@ -969,7 +977,7 @@ mod tests {
             (
                 "agent_pases = no",
                 "agent_pases: no such option, known are agent_compress, agent_full_check_interval, agent_memory_budget, \
-                 agent_passes, agent_port_offset, agent_swift_conf",
+                 agent_passes, agent_port_offset, agent_state_path, agent_swift_conf",
             ),
             ("lonely", "container-server.conf:2: expected `name = value`"),
             ("a = %(b)s", "[container-replicator] a: refers to an option \"b\" that is not set"),

@@ -36,6 +36,8 @@ pub(super) struct LedgerFile {
     file_system: u64,
     path: PathBuf,
     terms: Terms,
+    /// Nothing is written, made or removed.
+    only_looks: bool,
     open: Mutex<Option<Open>>,
 }
 
@@ -68,12 +70,21 @@ pub(super) enum Fault {
 impl LedgerFile {
     /// Opens the file, or begins it.
     pub fn open(drive: &Drive, terms: Terms) -> Result<LedgerFile, LedgerError> {
+        LedgerFile::open_for(drive, terms, false)
+    }
+
+    /// Opens the file as it is, if it is whole, ours, and kept under these terms.
+    pub fn open_to_look(drive: &Drive, terms: Terms) -> Result<LedgerFile, LedgerError> {
+        LedgerFile::open_for(drive, terms, true)
+    }
+
+    fn open_for(drive: &Drive, terms: Terms, only_looks: bool) -> Result<LedgerFile, LedgerError> {
         let path = drive.root().join("agent/ledger.db");
         let error = |cause: String| LedgerError { path: path.clone(), cause };
         let file_system = fs::metadata(drive.root()).map_err(|e| error(e.to_string()))?.dev();
         drive.still_mounted().map_err(|e| error(e.to_string()))?;
         let root = drive.root().to_owned();
-        let file = LedgerFile { root, file_system, path, terms, open: Mutex::new(None) };
+        let file = LedgerFile { root, file_system, path, terms, only_looks, open: Mutex::new(None) };
         file.look(|_| Ok(()))?;
         Ok(file)
     }
@@ -136,6 +147,10 @@ impl LedgerFile {
                 Err(fault) => fault,
             };
             let remedy = match fault {
+                Fault::Damaged(cause) | Fault::Outdated(cause) if self.only_looks => Err(cause),
+                Fault::Unsound(partition) if self.only_looks => {
+                    Err(format!("partition {partition} is damaged"))
+                }
                 Fault::Unsound(partition) => {
                     warn!("{}: forgetting what is damaged of partition {partition}", self.path.display());
                     mended += 1;
@@ -197,6 +212,9 @@ impl LedgerFile {
         if !self.is_mounted() {
             return Err(Fault::Failed("the drive is not mounted any more".to_owned()));
         }
+        if self.only_looks {
+            return self.connect_to_look();
+        }
         match DirBuilder::new().mode(0o755).create(self.root.join("agent")) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
             _ => (),
@@ -224,8 +242,38 @@ impl LedgerFile {
         Ok(Open { conn, inode, admitted: false })
     }
 
+    /// A connection that cannot write. A journal that a process left when it was killed is for somebody else to roll back.
+    fn connect_to_look(&self) -> Result<Open, Fault> {
+        let failed = |e: rusqlite::Error| Fault::Failed(e.to_string());
+        let gone = || Fault::Failed("there is none yet".to_owned());
+        let inode = inode(&self.path).ok_or_else(gone)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_EXRESCODE);
+        let conn = conn.map_err(failed)?;
+        conn.busy_timeout(LOOK_TIMEOUT)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_LIMIT_BYTES)?;
+        Ok(Open { conn, inode, admitted: false })
+    }
+
+    /// Makes sure that the file is ours, and changes nothing.
+    fn admit_to_look(&self, conn: &mut Connection) -> Result<(), Fault> {
+        conn.execute_batch(&format!("PRAGMA cache_size = -{CACHE_KIB}; PRAGMA mmap_size = 0;"))?;
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        if !self.is_ours(&transaction)? {
+            return Err(Fault::Failed("there is nothing in it yet".to_owned()));
+        }
+        if self.rows(&transaction).boot()? != boot() {
+            return Err(Fault::Failed("no pass has used it since the machine started".to_owned()));
+        }
+        Ok(())
+    }
+
     /// Makes sure that the file is ours, and fills one that is new.
     fn admit(&self, conn: &mut Connection) -> Result<(), Fault> {
+        if self.only_looks {
+            return self.admit_to_look(conn);
+        }
         conn.execute_batch(&format!(
             "PRAGMA page_size = 4096; PRAGMA cache_size = -{CACHE_KIB}; PRAGMA synchronous = OFF; \
              PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON;"
@@ -381,6 +429,8 @@ const APPLICATION_ID: i64 = 0x7377_6c6c;
 const VERSION: i64 = 2;
 /// How long to wait for another process' transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same, for who only looks.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// SQLite's page cache: the way down to a page, and the pages of one batch.
 const CACHE_KIB: u32 = 256;
 /// The longest body: a partition that was agreed with 9,000 devices.

@@ -26,6 +26,15 @@ impl Ledger {
         Ok(Ledger { file: LedgerFile::open(drive, terms)?, walking: Mutex::default() })
     }
 
+    /// Opens the ledger of a drive for reading only, as another process may have it open: nothing is made, mended, begun anew
+    /// or rolled back. Methods that would write fail.
+    ///
+    /// # Errors
+    /// If it is missing, damaged, not ours, or was not used since the machine started; the cause says which.
+    pub fn open_to_look(drive: &Drive, terms: Terms) -> Result<Ledger, LedgerError> {
+        Ok(Ledger { file: LedgerFile::open_to_look(drive, terms)?, walking: Mutex::default() })
+    }
+
     /// Removes the ledger of a drive, as far as there is one. It is only a cache.
     pub fn discard(drive: &Drive) {
         super::file::discard(drive);

@@ -968,3 +968,41 @@ fn how_long_it_takes() {
     lap("opened again");
     println!("{} bytes", fs::metadata(bench.path()).unwrap().len());
 }
+
+#[test]
+fn who_only_looks_changes_nothing_whatever_is_there() {
+    let bench = bench();
+    let look = |terms| Ledger::open_to_look(&bench.drive, terms);
+    assert!(look(terms()).unwrap_err().cause.contains("none yet"));
+    assert!(!bench.devices.path().join("d0/agent").exists(), "something was made");
+    let entries = bench.filled();
+    let writer = bench.open();
+    let looking = look(terms()).unwrap();
+    assert_eq!((all(&looking), unsettled(&looking, &[PEER])), (entries.clone(), vec![]));
+    writer.disagree(PEER, &[entries[3].0]).unwrap();
+    assert_eq!(unsettled(&looking, &[PEER]).len(), 1, "what another writes is seen");
+    assert!(looking.update(&[(entries[3].0, None)]).is_err());
+    drop(writer);
+
+    let damage = |statement: &str| Connection::open(bench.path()).unwrap().execute_batch(statement).unwrap();
+    let faults: [(&str, &str); 4] = [
+        ("UPDATE terms SET boot = 'another'", "no pass has used it since the machine started"),
+        ("PRAGMA user_version = 99", "version 99"),
+        ("UPDATE part SET body = zeroblob(40)", "unreadable"),
+        ("DROP TABLE entry", "none of ours"),
+    ];
+    let sound = fs::read(bench.path()).unwrap();
+    for (statement, cause) in faults {
+        fs::write(bench.path(), &sound).unwrap();
+        damage(statement);
+        let before = fs::read(bench.path()).unwrap();
+        let looked = look(terms()).and_then(|ledger| ledger.unsettled(None, &|_| vec![PEER]));
+        let error = looked.expect_err(statement);
+        assert!(error.cause.contains(cause), "{statement}: {error}");
+        assert!(fs::read(bench.path()).unwrap() == before, "{statement}: it was changed");
+    }
+    fs::write(bench.path(), &sound).unwrap();
+    let others = Terms { reclaim_age: Duration::ZERO, ..terms() };
+    assert!(look(others).unwrap_err().cause.contains("other terms"));
+    assert!(fs::read(bench.path()).unwrap() == sound);
+}

@@ -35,13 +35,14 @@ pub(super) fn walk_all(pass: &Pass, drives: &[(&Device, Arc<Drive>)]) {
         .collect();
     let (queue, jobs) = bounded::<Job>(node.config.concurrency);
     let absent = Absent::default();
+    let hindered = |obstacle| pass.observer.hindered(obstacle);
     let say = |line| pass.observer.foretell(line);
     let dry_run: Option<&(dyn Fn(String) + Sync)> = if pass.dry_run { Some(&say) } else { None };
     thread::scope(|scope| {
         for number in 0..node.config.concurrency {
-            let (jobs, absent) = (jobs.clone(), &absent);
+            let (jobs, absent, hindered) = (jobs.clone(), &absent, &hindered);
             let work = move || {
-                let mut replicator = Replicator::new(node, pass.ring, absent, dry_run);
+                let mut replicator = Replicator::new(node, pass.ring, absent, hindered, dry_run);
                 for Job { round, task, _under_way } in jobs {
                     if node.stop.wished() {
                         continue;

@@ -15,10 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use log::{info, warn};
+use serde::{Deserialize, Serialize};
 
 use crate::arrival;
 use crate::drive::{DeviceName, Drive};
+use crate::ledger::Ledger;
 use crate::node::{Node, NodeError};
+use crate::obstacle::{Cause, Kind, Obstacle};
 use crate::ring::{Device, Ring};
 use crate::tally::Tally;
 
@@ -40,6 +43,46 @@ pub trait Observer: Sync {
     fn progress(&self, _tally: &Tally, _devices_done: usize, _devices: usize, _database: &str) {}
     /// A line of a dry run. Without an answer here there is no dry run.
     fn foretell(&self, _line: String) {}
+    /// A device enters the next part of its round.
+    fn enters(&self, _device: &Device, _leg: Leg) {}
+    /// Something did not get to a peer, or could not be done.
+    fn hindered(&self, _obstacle: Obstacle) {}
+    /// A device has been gone round.
+    fn gone_round(&self, _round: &RoundOver<'_>) {}
+}
+
+/// A part of a device's round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leg {
+    /// Walking the drive, looking into what changed.
+    Walk,
+    /// Asking peers whether they have the same.
+    Compare,
+    /// Taking what differs to its peers.
+    Settle,
+    /// Taking what does not belong here to where it does.
+    Move,
+    /// Taking every database to its peers, one by one: there is no ledger to go by.
+    Singly,
+    /// Over.
+    Over,
+}
+
+/// A device at the end of its round.
+pub struct RoundOver<'a> {
+    /// Which.
+    pub device: &'a Device,
+    /// The ring that the pass goes by.
+    pub ring: &'a Arc<Ring>,
+    /// Its ledger, if the round went by one to the end.
+    pub ledger: Option<&'a Ledger>,
+    /// All of the drive was walked, and all that came of it was done or failed.
+    pub whole: bool,
+    /// Databases that the walk met and that belong elsewhere, where that was counted.
+    pub strays: Option<u64>,
+    /// When the pass began, in seconds since 1970.
+    pub began: f64,
 }
 
 /// Nobody does.
@@ -55,6 +98,8 @@ struct Pass<'a> {
     dry_run: bool,
     observer: &'a dyn Observer,
     tally: Mutex<Tally>,
+    /// When it began, in seconds since 1970.
+    began: f64,
     pace: CommonPace,
     /// Devices that are walked, and those of them that have been walked to their end.
     devices: usize,
@@ -93,8 +138,13 @@ pub fn run(node: &Node, scope: &Scope, dry_run: bool, observer: &dyn Observer) -
             continue;
         }
         match ready(node, &ring, device, dry_run) {
-            Some(drive) => drives.push((device, Arc::new(drive))),
-            None => tally.fail_node(&device.replication_ip, &device.name, 1),
+            Ok(drive) => drives.push((device, Arc::new(drive))),
+            Err(reason) => {
+                warn!("Skipping: {reason}");
+                let cause = Cause::new(Kind::DriveUnusable, reason);
+                observer.hindered(Obstacle { device: device.id, peer: None, database: None, cause });
+                tally.fail_node(&device.replication_ip, &device.name, 1);
+            }
         }
     }
     let pass = Pass {
@@ -104,6 +154,7 @@ pub fn run(node: &Node, scope: &Scope, dry_run: bool, observer: &dyn Observer) -
         dry_run,
         observer,
         tally: Mutex::new(tally),
+        began: start,
         pace: CommonPace::new(config.databases_per_second),
         devices: drives.len(),
         walked: AtomicUsize::new(0),
@@ -117,26 +168,18 @@ pub fn run(node: &Node, scope: &Scope, dry_run: bool, observer: &dyn Observer) -
     Ok(tally)
 }
 
-/// Checks a device and tidies it; `None` if it cannot be used, with the reason logged.
-fn ready(node: &Node, ring: &Ring, device: &Device, dry_run: bool) -> Option<Drive> {
-    let Some(name) = DeviceName::new(device.name.as_str()) else {
-        warn!("Skipping: {:?} is no name of a device", device.name);
-        return None;
-    };
-    let drive = match node.drive(&name) {
-        Ok(drive) => drive,
-        Err(error) => {
-            warn!("Skipping: {error}");
-            return None;
-        }
-    };
+/// Checks a device and tidies it, or says why it cannot be used.
+fn ready(node: &Node, ring: &Ring, device: &Device, dry_run: bool) -> Result<Drive, String> {
+    let name = DeviceName::new(device.name.as_str())
+        .ok_or_else(|| format!("{:?} is no name of a device", device.name))?;
+    let drive = node.drive(&name).map_err(|error| error.to_string())?;
     if dry_run {
-        return Some(drive);
+        return Ok(drive);
     }
     let oldest = SystemTime::now().checked_sub(node.config.reclaim_age).unwrap_or(UNIX_EPOCH);
     if let Err(error) = drive.reclaim_tmp(oldest) {
         warn!("{}: cannot reclaim tmp: {error}", drive.root().display());
     }
     arrival::sweep(&drive, ring.part_shift());
-    Some(drive)
+    Ok(drive)
 }

@@ -8,15 +8,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{error, warn};
 
-use super::Pass;
 use super::crew::{Dispatch, UnderWay};
+use super::{Leg, Pass, RoundOver};
 use crate::drive::Drive;
 use crate::hash_path::Partition;
 use crate::ledger::{Entry, Key, Ledger, LedgerError, Neighbours, Recorder, Span};
+use crate::obstacle::{Cause, Kind, Obstacle};
 use crate::replicator::{Comparison, Found, Replicator};
 use crate::ring::{Device, DeviceId, Ring};
 use crate::scan::{self, Filter, Walk};
@@ -33,6 +35,8 @@ pub(super) struct Round<'a> {
     neighbours: Arc<Neighbours>,
     /// Peers that could not be asked, and how many databases were taken to each of the others singly.
     peers: Mutex<Peers>,
+    /// Databases met that belong elsewhere.
+    strays: AtomicU64,
     under_way: UnderWay,
 }
 
@@ -94,8 +98,8 @@ impl<'a> Round<'a> {
             None => Arc::default(),
         };
         let recorder = ledger.map(Recorder::new);
-        let (peers, under_way) = (Mutex::default(), UnderWay::default());
-        Round { pass, device, drive, ledger, recorder, neighbours, peers, under_way }
+        let (peers, strays, under_way) = (Mutex::default(), AtomicU64::new(0), UnderWay::default());
+        Round { pass, device, drive, ledger, recorder, neighbours, peers, strays, under_way }
     }
 
     pub(super) fn device(&self) -> &Device {
@@ -105,19 +109,37 @@ impl<'a> Round<'a> {
     /// Goes round.
     pub(super) fn go(&'a self, dispatch: &Dispatch<'a>) {
         let Some((ledger, recorder)) = self.ledger.zip(self.recorder.as_ref()) else {
-            return self.singly(dispatch);
+            self.singly(dispatch);
+            return self.over(None);
         };
-        if let Err(error) = self.by_ledger(ledger, recorder, dispatch) {
+        let by_ledger = self.by_ledger(ledger, recorder, dispatch);
+        if let Err(error) = &by_ledger {
             // Something may have changed that is written nowhere: only opening everything makes sure.
             warn!("{error}");
             self.under_way.wait();
             self.singly(dispatch);
         }
+        self.over(by_ledger.is_ok().then_some(ledger));
         ledger.rest();
+    }
+
+    /// Tells that it is over.
+    fn over(&self, ledger: Option<&Ledger>) {
+        let Pass { node, ring, scope, dry_run, observer, began, .. } = *self.pass;
+        let all = scope.partitions.is_none() && !node.config.handoffs_only && !dry_run;
+        let (device, strays) = (self.device, ledger.map(|_| self.strays.load(Ordering::Relaxed)));
+        let whole = all && !node.stop.wished();
+        observer.gone_round(&RoundOver { device, ring, ledger, whole, strays, began });
+        observer.enters(device, Leg::Over);
+    }
+
+    fn enter(&self, leg: Leg) {
+        self.pass.observer.enters(self.device, leg);
     }
 
     /// Every database to its peers, one by one.
     fn singly(&'a self, dispatch: &Dispatch<'a>) {
+        self.enter(Leg::Singly);
         self.take_to_peers(dispatch, |_| true);
     }
 
@@ -144,6 +166,7 @@ impl<'a> Round<'a> {
     ) -> Result<(), LedgerError> {
         let stopped = || self.pass.node.stop.wished();
         let Some(strays) = self.survey(ledger, recorder, dispatch)? else { return Ok(()) };
+        self.enter(Leg::Compare);
         for (peer, _) in self.neighbours.iter() {
             if !dispatch.send(self, &self.under_way, Task::Compare(peer)) {
                 break;
@@ -154,30 +177,34 @@ impl<'a> Round<'a> {
         for (peer, shared) in self.neighbours.iter() {
             totals.insert(peer, ledger.sum(shared, Span::ALL)?.count());
         }
+        self.enter(Leg::Settle);
         self.settle(ledger, dispatch)?;
         recorder.flush()?;
         if !stopped() {
             self.count_the_rest(&totals);
         }
-        if strays {
+        self.strays.store(strays, Ordering::Relaxed);
+        if strays > 0 {
+            self.enter(Leg::Move);
             let (shift, mine) = (self.pass.ring.part_shift(), self.neighbours.own());
             self.take_to_peers(dispatch, |found| is_stray(found, shift, mine));
         }
         Ok(())
     }
 
-    /// The first leg: whether it came by strays; `None` if it was broken off. Peers that want to know what is on the drive
+    /// The first leg: how many strays it came by; `None` if it was broken off. Peers that want to know what is on the drive
     /// wait for it.
     fn survey(
         &'a self,
         ledger: &'a Ledger,
         recorder: &'a Recorder<'a>,
         dispatch: &Dispatch<'a>,
-    ) -> Result<Option<bool>, LedgerError> {
+    ) -> Result<Option<u64>, LedgerError> {
+        self.enter(Leg::Walk);
         let _walking = lock(ledger.walking());
         let mine = self.neighbours.own();
         let mut survey = Survey::new(self.walk(), ledger, mine, recorder);
-        let (mut as_before, mut strays) = (0, false);
+        let (mut as_before, mut strays) = (0, 0);
         for sighting in survey.by_ref() {
             let going = match sighting {
                 Ok(Sighting::AsBefore(found)) => {
@@ -191,7 +218,7 @@ impl<'a> Round<'a> {
                     dispatch.send(self, &self.under_way, Task::Look { found, known, due })
                 }
                 Ok(Sighting::Stray) => {
-                    strays = true;
+                    strays += 1;
                     !self.pass.node.stop.wished()
                 }
                 Err(SurveyError::Problem(problem)) => self.told(&problem),
@@ -319,6 +346,8 @@ impl<'a> Round<'a> {
     /// Counts a directory that cannot be read. The walk goes on.
     fn told(&self, problem: &scan::Problem) -> bool {
         error!("{problem}");
+        let cause = Cause::new(Kind::DriveUnusable, problem);
+        self.pass.observer.hindered(Obstacle { device: self.device.id, peer: None, database: None, cause });
         self.pass.tally().fail_node(&self.device.replication_ip, &self.device.name, 1);
         !self.pass.node.stop.wished()
     }

@@ -28,6 +28,11 @@ fn anonymous_kib() -> u64 {
     std::fs::read_to_string("/proc/self/status").ok().and_then(|status| anon_kib(&status)).unwrap_or(0)
 }
 
+/// What another process has now; `None` if it is gone, or is not ours to ask.
+pub fn of(pid: u32) -> Option<u64> {
+    anon_kib(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
 /// When memory was last given back, and what was in use then.
 struct Trimmed {
     kib: u64,

@@ -7,6 +7,7 @@ mod info;
 mod locate;
 mod ring;
 mod show;
+mod status;
 
 use std::process::{Command, Stdio};
 

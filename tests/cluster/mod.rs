@@ -121,7 +121,12 @@ impl Cluster {
         for node in 0..count {
             cluster.configure(
                 node,
-                &[("agent_port_offset", "0"), ("interval", "1"), ("databases_per_second", "0")],
+                &[
+                    ("agent_port_offset", "0"),
+                    ("agent_state_path", &cluster.state(node).display().to_string()),
+                    ("interval", "1"),
+                    ("databases_per_second", "0"),
+                ],
             );
         }
         cluster
@@ -235,6 +240,10 @@ impl Cluster {
 
     pub fn cache(&self, node: NodeIndex) -> PathBuf {
         self.dir.path().join(format!("cache{node}"))
+    }
+
+    pub fn state(&self, node: NodeIndex) -> PathBuf {
+        self.dir.path().join(format!("state{node}"))
     }
 
     pub fn port(&self, node: NodeIndex) -> u16 {

@@ -7,3 +7,4 @@ mod cron;
 mod daemons;
 mod service;
 mod signals;
+mod status;

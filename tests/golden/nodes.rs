@@ -194,7 +194,7 @@ impl Nodes {
         let absent = Absent::default();
         let mut tally = Tally::default();
         let found = Found { drive: &drive, device: self.device(id), dir, partition: Some(partition) };
-        Replicator::new(&self.nodes[&id], &self.ring, &absent, None).replicate(&found, &mut tally);
+        Replicator::new(&self.nodes[&id], &self.ring, &absent, &|_| {}, None).replicate(&found, &mut tally);
         tally
     }
 

@@ -65,7 +65,8 @@ impl Nodes {
             let conf = format!(
                 "[DEFAULT]\nbind_ip = {ip}\nbind_port = {port}\nuser = {user}\nswift_dir = {root}\n\
                  devices = {devices}\nmount_check = false\nrecon_cache_path = {root}/recon{node}\n\
-                 [container-replicator]\ndatabases_per_second = 0\nagent_port_offset = {OFFSET}\nagent_passes = no\n"
+                 [container-replicator]\ndatabases_per_second = 0\nagent_port_offset = {OFFSET}\nagent_passes = no\n\
+                 agent_state_path = {root}/recon{node}\n"
             );
             fs::create_dir_all(self.root.join(format!("recon{node}"))).expect("a directory");
             fs::write(self.conf(node), conf).expect("a configuration");

@@ -365,11 +365,12 @@ impl Cluster {
             "[DEFAULT]\nbind_ip = {LOOPBACK}\nbind_port = {}\nuser = {user}\nswift_dir = {}\ndevices = {}\n\
              mount_check = false\nfallocate_reserve = 0\n\n\
              [container-replicator]\nrecon_cache_path = {}\ndatabases_per_second = 0\nconn_timeout = 5\n\
-             agent_port_offset = 0\nagent_passes = no\n",
+             agent_port_offset = 0\nagent_passes = no\nagent_state_path = {}\n",
             self.port(node),
             quoted(&self.etc()),
             quoted(&drives),
             quoted(&self.home(node).join("recon")),
+            quoted(&self.home(node).join("state")),
         )
     }
 }

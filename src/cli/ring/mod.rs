@@ -11,7 +11,7 @@
 //! Other than Swift's tool we ask before `create` replaces a builder, and refuse to write a ring in which nothing is assigned:
 //! both end in a ring that no daemon can use.
 
-mod columns;
+pub(super) mod columns;
 pub mod device_options;
 pub mod devices;
 pub mod files;

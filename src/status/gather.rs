@@ -1,0 +1,596 @@
+//! What can be seen when somebody asks: what is kept, and beside it the drives, their ledgers and quarantines, and the
+//! processes, as they are now. Nothing is changed and nobody is called.
+//!
+//! Each drive is looked at by a thread of its own, so that one that hangs is told as such and holds up no other.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::alarm::{self, Alarm};
+use super::kept::{Bad, Doing, Hindrance, Kept, PassNote};
+use super::process;
+use crate::broker::{Broker, Patience};
+use crate::config::Config;
+use crate::drive::{DeviceName, Drive, HashDir};
+use crate::hash_path::Partition;
+use crate::ledger::{Key, Ledger};
+use crate::node::{Node, NodeError};
+use crate::obstacle::Kind;
+use crate::report::memory;
+use crate::ring::device_string::bracketed;
+use crate::ring::{Device, DeviceId, Ring};
+use crate::stop::Stop;
+
+/// How a node is doing. As JSON it is what `agent status --json` prints; times are seconds since 1970.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// When this was asked.
+    pub now: f64,
+    /// The address and port of the node's container server, by which the ring knows it.
+    pub node: String,
+    /// The answer in a sentence.
+    pub answer: String,
+    /// Whether all that changed before the last round of each device is with all its peers; `null` if that is not known.
+    pub in_sync: Option<bool>,
+    /// Since when that is so.
+    pub since: Option<f64>,
+    /// Whether `alarms` holds anything; the exit code is 1 then.
+    pub needs_person: bool,
+    /// What needs a person.
+    pub alarms: Vec<Alarm>,
+    /// What could not be found out, and why.
+    pub notes: Vec<String>,
+    /// The agent that serves peers here.
+    pub agent: AgentNow,
+    /// The pass under way; `null` if none is.
+    pub doing: Option<Doing>,
+    /// The last pass that ended, of any kind.
+    pub last_pass: Option<PassNote>,
+    /// The last over the whole node.
+    pub last_whole_pass: Option<PassNote>,
+    /// The last that `--once` made.
+    pub last_once: Option<PassNote>,
+    /// Databases of which some peer lacks something, as far as known.
+    pub databases_behind: u64,
+    /// When the database that has not changed for longest, of those behind, did.
+    pub oldest_change: Option<f64>,
+    /// The option.
+    pub reclaim_age: f64,
+    /// The option.
+    pub interval: f64,
+    /// This node's devices, in the ring's order.
+    pub devices: Vec<DeviceNow>,
+    /// The databases that are worst off, the worst first; at most ten.
+    pub worst: Vec<BadNow>,
+    /// Since when what past passes left is kept; `null` if nothing is.
+    pub kept_since: Option<f64>,
+    /// Where.
+    pub kept_in: PathBuf,
+}
+
+/// The agent that serves peers on this node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct AgentNow {
+    /// A daemon runs, or at least somebody listens on its port.
+    pub running: bool,
+    /// Its process, where that is known.
+    pub pid: Option<u32>,
+    /// Since when it serves.
+    pub since: Option<f64>,
+    /// It makes passes; else it only serves.
+    pub passes: Option<bool>,
+    /// The port that it listens on.
+    pub port: u16,
+    /// Anonymous memory now, in KiB.
+    pub anon_kib: Option<u64>,
+    /// The most it had.
+    pub peak_anon_kib: Option<u64>,
+    /// `agent_memory_budget`, in KiB.
+    pub budget_kib: u64,
+}
+
+/// One device of this node.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct DeviceNow {
+    /// Its number in the ring.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be used now; `null` if it can.
+    pub problem: Option<String>,
+    /// Databases that belong here.
+    pub databases: Option<u64>,
+    /// Databases here that belong elsewhere, when it was last walked.
+    pub strays: Option<u64>,
+    /// When the pass began that last walked all of it.
+    pub walked: Option<f64>,
+    /// All that changed before this is with every peer that was not hindered.
+    pub synced: Option<f64>,
+    /// Since when every round brought everything to every peer; `null` if the last did not.
+    pub in_sync_since: Option<f64>,
+    /// What was wrong with it, or with databases on it, in the last round.
+    pub trouble: Option<Hindrance>,
+    /// Databases of which some peer lacks something; `null` if the ledger cannot be read.
+    pub behind: Option<u64>,
+    /// When the database that has not changed for longest, of those behind, did.
+    pub oldest_change: Option<f64>,
+    /// Databases in quarantine.
+    pub quarantined: u64,
+    /// When the last of them was put there.
+    pub quarantined_newest: Option<f64>,
+    /// The devices that it shares partitions with.
+    pub peers: Vec<PeerNow>,
+}
+
+/// A peer of a device.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PeerNow {
+    /// Its number in the ring.
+    pub id: u32,
+    /// Replication address and port, and its name.
+    pub peer: String,
+    /// Databases of which it lacks something, as far as known; `null` if the ledger cannot be read.
+    pub behind: Option<u64>,
+    /// When the database that has not changed for longest, of those behind, did.
+    pub oldest_change: Option<f64>,
+    /// All that changed before this is with it.
+    pub synced: Option<f64>,
+    /// What was in the way in the last round, and since when.
+    pub hindered: Option<Hindrance>,
+    /// While it is hindered: the fewest databases that were behind.
+    pub least: Option<u64>,
+    /// When that was.
+    pub least_at: Option<f64>,
+    /// Rounds since.
+    pub rounds_since: Option<u32>,
+}
+
+/// A database that is badly off.
+#[derive(Debug, Clone, Serialize)]
+pub struct BadNow {
+    /// The device of ours that it is on.
+    pub device: String,
+    /// Account and container; `null` if it was never opened.
+    pub container: Option<String>,
+    /// Its hash.
+    pub hash: String,
+    /// Its partition.
+    pub partition: Option<u32>,
+    /// Since when it fails, or when it changed if it only waits.
+    pub since: f64,
+    /// When it was last tried.
+    pub last: Option<f64>,
+    /// Passes in which it failed without a break.
+    pub attempts: u64,
+    /// With whom, and why.
+    pub with: Vec<BadWithNow>,
+}
+
+/// What is between a database and a peer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BadWithNow {
+    /// The peer; `null` if none has to do with it.
+    pub peer: Option<String>,
+    /// The kind of cause, as a word.
+    pub kind: Kind,
+    /// The cause.
+    pub reason: String,
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// If the ring cannot be read.
+pub fn gather(config: Config) -> Result<Report, NodeError> {
+    let now = seconds(SystemTime::now());
+    let node = Arc::new(Node::new(config, Stop::default())?);
+    let (config, ring) = (&node.config, node.ring());
+    let path = Kept::path(config);
+    let mut notes = Vec::new();
+    let kept = match Kept::load(&path) {
+        Ok(kept) => Some(kept),
+        Err(error) => {
+            notes.push(format!("what passes leave behind is not known: {}: {error}", path.display()));
+            None
+        }
+    };
+    let is_kept = kept.is_some();
+    let kept = Arc::new(kept.unwrap_or_else(|| Kept::begin(now)));
+    let ours: Vec<Device> = match node.our_devices(&ring) {
+        Ok(devices) => devices.into_iter().cloned().collect(),
+        // There is an alarm for that.
+        Err(_) => Vec::new(),
+    };
+    let mut devices = Vec::new();
+    let mut waiting = Vec::new();
+    for (device, seen) in ours.iter().zip(look_at_all(&node, &ring, &kept, &ours)) {
+        let seen = seen.unwrap_or_else(|| Seen {
+            problem: Some(format!("it did not answer within {} s", TIME_LIMIT.as_secs())),
+            ..Seen::default()
+        });
+        notes.extend(seen.note.clone());
+        devices.push(device_now(&kept, &node, &ring, device, &seen));
+        waiting.extend(seen.worst);
+    }
+    let mut report = Report {
+        now,
+        node: format!("{}:{}", bracketed(&config.bind_ip), config.bind_port),
+        answer: String::new(),
+        in_sync: None,
+        since: None,
+        needs_person: false,
+        alarms: Vec::new(),
+        notes,
+        agent: agent_now(&kept, config),
+        doing: kept.doing.clone().filter(|doing| doing.process.is_alive()),
+        last_pass: kept.last_pass.clone(),
+        last_whole_pass: kept.last_whole_pass.clone(),
+        last_once: kept.last_once.clone(),
+        databases_behind: devices.iter().filter_map(|device| device.behind).sum(),
+        oldest_change: earliest(devices.iter().map(|device| device.oldest_change)),
+        reclaim_age: config.reclaim_age.as_secs_f64(),
+        interval: config.interval.as_secs_f64(),
+        worst: worst(&kept, &ring, &devices, waiting),
+        devices,
+        kept_since: is_kept.then_some(kept.begun),
+        kept_in: path,
+    };
+    (report.in_sync, report.since) = alarm::in_sync(&report);
+    report.alarms = alarm::alarms(&report);
+    report.needs_person = !report.alarms.is_empty();
+    report.answer = alarm::answer(&report);
+    Ok(report)
+}
+
+fn agent_now(kept: &Kept, config: &Config) -> AgentNow {
+    let port = config.listen_port();
+    let daemon = kept.daemon.as_ref().filter(|daemon| daemon.process.is_alive());
+    AgentNow {
+        running: daemon.is_some() || process::listens(port),
+        pid: daemon.map(|daemon| daemon.process.pid),
+        since: daemon.map(|daemon| daemon.since),
+        passes: daemon.map(|daemon| daemon.passes),
+        port,
+        anon_kib: daemon.and_then(|daemon| memory::of(daemon.process.pid)),
+        peak_anon_kib: daemon.map(|daemon| daemon.peak_anon_kib),
+        budget_kib: config.agent.memory_budget_bytes >> 10,
+    }
+}
+
+/// What can be seen of one drive.
+#[derive(Debug, Default)]
+struct Seen {
+    problem: Option<String>,
+    note: Option<String>,
+    ledger: Option<View>,
+    quarantined: u64,
+    quarantined_newest: Option<f64>,
+    worst: Vec<Waiting>,
+}
+
+/// What a ledger says, and what is kept of the last round.
+///
+/// What was taken to a peer is only known to be equal when the two compare again, in the next pass. Until then the ledger has
+/// it as differing; but where nothing was in the way in the last round, all that has not changed since is there.
+#[derive(Debug, Default)]
+struct View {
+    behind: u64,
+    peers: BTreeMap<DeviceId, (u64, Option<f64>)>,
+    oldest_change: Option<f64>,
+}
+
+/// A database that its ledger has as behind.
+#[derive(Debug)]
+struct Waiting {
+    device: u32,
+    dir: HashDir,
+    partition: Partition,
+    changed: f64,
+    peers: Vec<DeviceId>,
+    name: Option<(String, String)>,
+}
+
+/// Each device looked at; `None` for those that do not come back in time.
+fn look_at_all(node: &Arc<Node>, ring: &Arc<Ring>, kept: &Arc<Kept>, ours: &[Device]) -> Vec<Option<Seen>> {
+    let (tell, told) = mpsc::channel();
+    for (index, device) in ours.iter().enumerate() {
+        let (node, ring, kept) = (node.clone(), ring.clone(), kept.clone());
+        let (device, tell) = (device.clone(), tell.clone());
+        let look = move || drop(tell.send((index, look_at(&node, &ring, &kept, &device))));
+        // Without a thread it does not come back.
+        let _ = thread::Builder::new().name("look".into()).spawn(look);
+    }
+    drop(tell);
+    let deadline = Instant::now() + TIME_LIMIT;
+    let mut seen: Vec<Option<Seen>> = ours.iter().map(|_| None).collect();
+    while let Ok((index, one)) = told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        seen[index] = Some(one);
+    }
+    seen
+}
+
+fn look_at(node: &Node, ring: &Arc<Ring>, kept: &Kept, device: &Device) -> Seen {
+    let mut seen = Seen::default();
+    let Some(name) = DeviceName::new(device.name.as_str()) else {
+        seen.problem = Some(format!("{:?} is no name of a device", device.name));
+        return seen;
+    };
+    let drive = match node.drive(&name) {
+        Ok(drive) => drive,
+        Err(error) => {
+            seen.problem = Some(error.to_string());
+            return seen;
+        }
+    };
+    (seen.quarantined, seen.quarantined_newest) = quarantine(&drive);
+    if !ring.assigned(device.id) {
+        return seen;
+    }
+    let looked = Ledger::open_to_look(&drive, node.terms(ring));
+    match looked.and_then(|ledger| view(&ledger, ring, kept, device, &drive)) {
+        Ok((view, worst)) => (seen.ledger, seen.worst) = (Some(view), worst),
+        Err(error) => {
+            seen.note = Some(format!("{}: its ledger cannot be read: {}", device.name, error.cause))
+        }
+    }
+    seen
+}
+
+/// Directories on the shelf of a drive, and when the last one was put there.
+fn quarantine(drive: &Drive) -> (u64, Option<f64>) {
+    let Ok(entries) = fs::read_dir(drive.root().join("quarantined/containers")) else { return (0, None) };
+    let (mut count, mut newest) = (0, None::<f64>);
+    for entry in entries.flatten() {
+        count += 1;
+        // A rename changes the times of neither its directory nor its files, but that of the inode.
+        use std::os::unix::fs::MetadataExt;
+        if let Some(time) = entry.metadata().ok().map(|metadata| metadata.ctime() as f64) {
+            newest = Some(newest.map_or(time, |newest| newest.max(time)));
+        }
+    }
+    (count, newest)
+}
+
+fn view(
+    ledger: &Ledger,
+    ring: &Ring,
+    kept: &Kept,
+    device: &Device,
+    drive: &Drive,
+) -> Result<(View, Vec<Waiting>), crate::ledger::LedgerError> {
+    let shift = ring.part_shift();
+    let peers = |partition: Partition| -> Vec<DeviceId> {
+        ring.primary_ids(partition).into_iter().filter(|id| *id != device.id).collect()
+    };
+    let note = kept.devices.get(&device.id.0);
+    let failed = |hash: &str, peer: DeviceId| {
+        let bad = kept.worst.iter().find(|bad| bad.device == device.id.0 && bad.hash == hash);
+        let with = bad.into_iter().flat_map(|bad| &bad.with);
+        with.filter(|with| !with.cause.kind.is_excused()).any(|with| with.peer == Some(peer.0))
+    };
+    let lacks = |peer: DeviceId, hash: &str, changed: Option<f64>| {
+        let Some(done) = note.and_then(|note| note.done) else { return true };
+        let cut_off = note.and_then(|note| note.peers.get(&peer.0)).is_some_and(|peer| peer.cut_off);
+        cut_off || changed.is_some_and(|changed| changed > done) || failed(hash, peer)
+    };
+    let mut view = View::default();
+    // The ones that changed longest ago, the newest of them on top.
+    let mut oldest: BinaryHeap<(Old, Key)> = BinaryHeap::new();
+    let (mut after, mut looked_at) = (None, 0);
+    loop {
+        let page = ledger.unsettled(after, &peers)?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        for (key, entry) in &page {
+            let partition = key.partition(shift);
+            let hash = key.hash(shift);
+            let changed = (looked_at < LOOKS).then(|| last_change(&drive.hash_dir(partition, hash)));
+            looked_at += 1;
+            let (changed, name) = (changed.flatten(), hash.to_string());
+            let mut apart = peers(partition);
+            apart.retain(|peer| !entry.agrees_with(*peer) && lacks(*peer, &name, changed));
+            if apart.is_empty() {
+                continue;
+            }
+            view.behind += 1;
+            view.oldest_change = earliest([view.oldest_change, changed]);
+            for peer in apart {
+                let (count, since) = view.peers.entry(peer).or_default();
+                *count += 1;
+                *since = earliest([*since, changed]);
+            }
+            if let Some(changed) = changed {
+                oldest.push((Old(changed), *key));
+                if oldest.len() > WORST {
+                    oldest.pop();
+                }
+            }
+        }
+    }
+    let known = |hash: &str| kept.worst.iter().find(|bad| bad.device == device.id.0 && bad.hash == hash);
+    let mut worst = Vec::new();
+    for (Old(changed), key) in oldest {
+        let (partition, hash) = (key.partition(shift), key.hash(shift));
+        let Some(entry) = ledger.entry(key)? else { continue };
+        let dir = drive.hash_dir(partition, hash);
+        let mut peers = peers(partition);
+        peers.retain(|peer| !entry.agrees_with(*peer) && lacks(*peer, &hash.to_string(), Some(changed)));
+        let name = match known(&hash.to_string()) {
+            Some(_) => None,
+            None => name_of(&dir),
+        };
+        worst.push(Waiting { device: device.id.0, dir, partition, changed, peers, name });
+    }
+    Ok((view, worst))
+}
+
+/// A time that orders.
+#[derive(Debug, PartialEq)]
+struct Old(f64);
+
+impl Eq for Old {}
+
+impl PartialOrd for Old {
+    fn partial_cmp(&self, other: &Old) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Old {
+    fn cmp(&self, other: &Old) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// When a database, or what waits beside it, was last written to.
+pub fn last_change(dir: &HashDir) -> Option<f64> {
+    let modified = |path: PathBuf| fs::metadata(path).ok()?.modified().ok().map(seconds);
+    let database = modified(dir.usual_path()).or_else(|| modified(dir.in_charge().ok()??));
+    database.map(|time| modified(dir.pending_path()).map_or(time, |pending| pending.max(time)))
+}
+
+fn name_of(dir: &HashDir) -> Option<(String, String)> {
+    let patience = Patience { database: PATIENCE, directory: PATIENCE };
+    let info = Broker::look(dir, patience).ok()?.stored_info().ok()?;
+    Some((info.account, info.container))
+}
+
+fn device_now(kept: &Kept, node: &Node, ring: &Arc<Ring>, device: &Device, seen: &Seen) -> DeviceNow {
+    let note = kept.devices.get(&device.id.0).cloned().unwrap_or_default();
+    let view = seen.ledger.as_ref();
+    let neighbours = node.neighbours(ring, device.id);
+    let mut ids: BTreeSet<u32> = neighbours.iter().map(|(id, _)| id.0).collect();
+    ids.extend(note.peers.keys().copied().filter(|id| ring.device(DeviceId(*id)).is_some()));
+    let peer_now = |id: u32| {
+        let known = note.peers.get(&id);
+        let now = view.map(|view| view.peers.get(&DeviceId(id)).copied().unwrap_or_default());
+        // Of those that failed one by one, only the worst are known by name.
+        let at_least = known.filter(|known| !known.cut_off).map_or(0, |known| known.databases);
+        PeerNow {
+            id,
+            peer: place(ring, id),
+            behind: now.map(|(count, _)| count.max(at_least)),
+            oldest_change: now.and_then(|(_, oldest)| oldest),
+            synced: known.map_or(note.synced, |known| known.synced),
+            hindered: known.map(|known| known.hindered.clone()),
+            least: known.map(|known| known.least),
+            least_at: known.map(|known| known.least_at),
+            rounds_since: known.map(|known| known.rounds_since),
+        }
+    };
+    let peers: Vec<PeerNow> = ids.into_iter().map(peer_now).collect();
+    let most = peers.iter().filter_map(|peer| peer.behind).max().unwrap_or(0);
+    DeviceNow {
+        id: device.id.0,
+        name: device.name.clone(),
+        problem: seen.problem.clone(),
+        databases: note.databases,
+        strays: note.strays,
+        walked: note.walked,
+        synced: note.synced,
+        in_sync_since: note.in_sync_since,
+        trouble: note.trouble.clone(),
+        behind: view.map(|view| view.behind.max(most)),
+        oldest_change: view.and_then(|view| view.oldest_change),
+        quarantined: seen.quarantined,
+        quarantined_newest: seen.quarantined_newest,
+        peers,
+    }
+}
+
+/// Where a device is, by the ring.
+pub fn place(ring: &Ring, id: u32) -> String {
+    match ring.device(DeviceId(id)) {
+        Some(device) => {
+            format!("{}:{}/{}", bracketed(&device.replication_ip), device.replication_port, device.name)
+        }
+        None => format!("device {id}, not in the ring any more"),
+    }
+}
+
+/// Those that failed come first, then those that wait, the longest first.
+fn worst(kept: &Kept, ring: &Ring, devices: &[DeviceNow], mut waiting: Vec<Waiting>) -> Vec<BadNow> {
+    let device = |id: u32| devices.iter().find(|device| device.id == id);
+    let name = |id: u32| device(id).map_or_else(|| format!("device {id}"), |device| device.name.clone());
+    let container = |name: &(String, String)| format!("{}/{}", name.0, name.1);
+    let failed = |bad: &Bad| BadNow {
+        device: name(bad.device),
+        container: bad.name.as_ref().map(container),
+        hash: bad.hash.clone(),
+        partition: bad.partition,
+        since: bad.since,
+        last: Some(bad.last),
+        attempts: bad.attempts,
+        with: bad
+            .with
+            .iter()
+            .map(|with| BadWithNow {
+                peer: with.peer.map(|peer| place(ring, peer)),
+                kind: with.cause.kind,
+                reason: with.cause.text.clone(),
+            })
+            .collect(),
+    };
+    // Who is a little ahead of us catches us up all by himself.
+    let ahead = |bad: &&Bad| {
+        bad.attempts < AHEAD_OFTEN && bad.with.iter().all(|with| with.cause.kind == Kind::PeerAhead)
+    };
+    let mut worst: Vec<BadNow> = kept.worst.iter().filter(|bad| !ahead(bad)).map(failed).collect();
+    waiting.sort_by(|one, other| one.changed.total_cmp(&other.changed));
+    for one in waiting {
+        let hash = one.dir.hash().to_string();
+        if worst.len() >= WORST || kept.worst.iter().any(|bad| bad.device == one.device && bad.hash == hash) {
+            continue;
+        }
+        let why = |peer: &DeviceId| {
+            let known =
+                device(one.device).and_then(|device| device.peers.iter().find(|known| known.id == peer.0));
+            let cause =
+                known.and_then(|known| known.hindered.as_ref()).map(|hindered| hindered.cause.clone());
+            BadWithNow {
+                peer: Some(place(ring, peer.0)),
+                kind: cause.as_ref().map_or(Kind::Waiting, |cause| cause.kind),
+                reason: cause.map_or_else(|| Kind::Waiting.as_str().to_owned(), |cause| cause.text),
+            }
+        };
+        worst.push(BadNow {
+            device: name(one.device),
+            container: one.name.as_ref().map(container),
+            hash,
+            partition: Some(one.partition.0),
+            since: one.changed,
+            last: None,
+            attempts: 0,
+            with: one.peers.iter().map(why).collect(),
+        });
+    }
+    worst
+}
+
+/// The earliest of some times.
+pub fn earliest(times: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
+    times.into_iter().flatten().min_by(f64::total_cmp)
+}
+
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// When a drive that does not answer is given up.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait for a writer to learn the name of a database.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Databases whose last change is looked at, of one device. With more behind, the oldest change is that of the first so
+/// many.
+const LOOKS: usize = 10_000;
+/// A peer that had rows to bring in so many passes does not bring them.
+const AHEAD_OFTEN: u64 = 3;
+/// Databases told one by one.
+const WORST: usize = 10;
