@@ -268,7 +268,7 @@ impl<'a> Visit<'a> {
     /// Does what the receiver's half of the conversation asks for.
     pub fn act<S: Stream>(&mut self, peer: &mut Peer<S>, action: Action) -> Result<Progress, Trouble> {
         match action {
-            Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::Wait => {}
+            Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::TellTime | Action::Wait => {}
             Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
             Action::MergeRows(rows) => self.merge_rows(peer, rows)?,
             Action::FinishRows { through, restart, points } => {
