@@ -155,7 +155,7 @@ fn start_log(config: &Config, options: &RunOptions) {
 }
 
 /// Becomes the configured user when started as root, as Swift's daemons do (`swift/common/utils: drop_privileges`).
-fn become_user(name: &str) -> Result<(), String> {
+pub(super) fn become_user(name: &str) -> Result<(), String> {
     if !Uid::effective().is_root() || name == "root" {
         return Ok(());
     }
