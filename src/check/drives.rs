@@ -88,8 +88,15 @@ pub fn check(config: &Config, ours: Option<&Ours>) -> Vec<Finding> {
         let path = config.devices.join(name);
         findings.extend(match answer {
             Ok(asking) => match asking.answer(begun + TIME_LIMIT) {
-                Some(facts) => judge(name, &path, &facts, config),
-                None => vec![DRIVES.error(
+                Ok(facts) => judge(name, &path, &facts, config),
+                Err(Unheard::Broken) => vec![DRIVES.error(
+                    format!("{name}: who was to look at it came to a bad end"),
+                    format!(
+                        "look at the kernel's log for the drive below {}; it may be dying",
+                        path.display()
+                    ),
+                )],
+                Err(Unheard::Silent) => vec![DRIVES.error(
                     format!("{name} has not answered within {} s", TIME_LIMIT.as_secs()),
                     format!(
                         "look at the kernel's log for the drive below {}; it may be dying",
@@ -132,14 +139,23 @@ fn begin(probe: &Probe) -> io::Result<Asking> {
 }
 
 impl Asking {
-    /// What it told, if it did by then.
-    fn answer(mut self, deadline: Instant) -> Option<Facts> {
+    /// What it told by then.
+    fn answer(mut self, deadline: Instant) -> Result<Facts, Unheard> {
         let text = self.told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         // Not waited for: where it hangs, it does so for longer than we.
         let _ = self.child.kill();
         let _ = self.child.try_wait();
-        serde_json::from_str(&text.ok()?).ok()
+        let text = text.map_err(|_| Unheard::Silent)?;
+        serde_json::from_str(&text).map_err(|_| Unheard::Broken)
     }
+}
+
+/// Why nothing is known of a drive.
+enum Unheard {
+    /// Nothing was told in time.
+    Silent,
+    /// What was told is nothing.
+    Broken,
 }
 
 /// Looks at one drive and tells what it is like, in JSON.

@@ -26,7 +26,7 @@ pub fn user(wanted: &str, become_user: &dyn Fn(&str) -> Result<(), String>) -> V
 fn judge_user(wanted: &str, seen_as: &str, refused: Option<String>) -> Finding {
     match refused {
         Some(error) => {
-            MACHINE.error(error, "apt install swift creates it; all that follows was seen as root")
+            MACHINE.error(error, "Debian's package swift makes one; all else here is seen as root")
         }
         None if wanted == seen_as => {
             MACHINE.ok(format!("all this is seen as user {seen_as}, as the agent sees it"))

@@ -127,12 +127,7 @@ mod tests {
         vec![
             finding(Subject::Conf, Verdict::Ok, "it is read", None),
             finding(Subject::Conf, Verdict::Warning, "x is \x1b[2Jodd", Some("write y")),
-            finding(
-                Subject::Drives,
-                Verdict::Error,
-                "sdb1 is not there, wherever one looks",
-                Some("mount it"),
-            ),
+            finding(Subject::Drives, Verdict::Error, "sdb1 is not there, whoever may look", Some("mount it")),
         ]
     }
 
@@ -141,7 +136,7 @@ mod tests {
         assert_eq!(
             render(&some(), 40, false),
             "conf files\n  ok      it is read\n  warning x is #033[2Jodd\n  remedy  write y\n\ndrives\n  \
-             error   sdb1 is not there, wherever one\n          looks\n  remedy  mount it\n\n1 ok, 1 warning, 1 error\n"
+             error   sdb1 is not there, whoever may\n          look\n  remedy  mount it\n\n1 ok, 1 warning, 1 error\n"
         );
         assert_eq!(render(&[], 80, false), "\n0 ok, 0 warnings, 0 errors\n");
     }
