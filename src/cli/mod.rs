@@ -162,12 +162,27 @@ impl Verbosity {
     }
 }
 
+/// Where standard error goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stderr {
+    /// Somebody watches.
+    Terminal,
+    /// The service manager's journal.
+    Journal,
+    /// A file, a pipe, nowhere.
+    Other,
+}
+
 impl RunOptions {
-    /// Where to log: a daemon that nobody watches logs to syslog, as Swift's do; all else is for who started it.
-    pub fn sink(&self, stderr_is_terminal: bool) -> Sink {
-        match self.verbosity {
-            Verbosity::Verbose => Sink::Stderr,
-            _ if self.once || stderr_is_terminal => Sink::Stderr,
+    /// Where to log. The journal is told in its own form; a daemon that nobody watches logs to syslog, as Swift's do, and
+    /// also under a service manager if the conf file names a syslog daemon that is `elsewhere` than usual; all else is for
+    /// who started it.
+    pub fn sink(&self, stderr: Stderr, elsewhere: bool) -> Sink {
+        let watched = self.once || self.verbosity == Verbosity::Verbose;
+        match stderr {
+            Stderr::Journal if watched || !elsewhere => Sink::Journal,
+            Stderr::Terminal => Sink::Stderr,
+            _ if watched => Sink::Stderr,
             _ => Sink::Syslog,
         }
     }
@@ -548,16 +563,23 @@ mod tests {
     }
 
     #[test]
-    fn only_a_daemon_that_nobody_watches_logs_to_syslog() {
+    fn the_log_goes_where_it_is_looked_for() {
+        use Stderr::{Journal, Other, Terminal};
         let table = [
-            ("", false, Sink::Syslog),
-            ("-q", false, Sink::Syslog),
-            ("", true, Sink::Stderr),
-            ("-v", false, Sink::Stderr),
-            ("--once", false, Sink::Stderr),
+            ("", Other, false, Sink::Syslog),
+            ("", Other, true, Sink::Syslog),
+            ("-q", Other, false, Sink::Syslog),
+            ("", Terminal, false, Sink::Stderr),
+            ("", Terminal, true, Sink::Stderr),
+            ("-v", Other, false, Sink::Stderr),
+            ("--once", Other, false, Sink::Stderr),
+            ("", Journal, false, Sink::Journal),
+            ("", Journal, true, Sink::Syslog),
+            ("-v", Journal, true, Sink::Journal),
+            ("--once", Journal, true, Sink::Journal),
         ];
-        for (line, terminal, sink) in table {
-            assert_eq!(run(line).sink(terminal), sink, "agent {line}");
+        for (line, stderr, elsewhere, sink) in table {
+            assert_eq!(run(line).sink(stderr, elsewhere), sink, "agent {line} {stderr:?} {elsewhere}");
         }
     }
 

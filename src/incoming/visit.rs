@@ -449,7 +449,7 @@ impl<'a> Visit<'a> {
             Verdict::Sound => {}
             Verdict::Damaged => return Err(Refusal::Failed("the file arrived damaged".to_owned()).into()),
             Verdict::DeltaWrong => {
-                warn!("{}: a delta came out wrong; asking for the whole file", self.dir.dir().display());
+                warn!(database:% = self.dir.dir().display(); "{}: a delta came out wrong; asking for the whole file", self.dir.dir().display());
                 file.start_over(self.drive.stage("arriving").map_err(refuse_drive)?);
                 self.file = Some(file);
                 peer.say(&Message::Mismatch)?;

@@ -318,7 +318,7 @@ impl<'a> Round<'a> {
 
     /// Counts a directory that cannot be read. The walk goes on.
     fn told(&self, problem: &scan::Problem) -> bool {
-        error!("{problem}");
+        error!(device = self.device.name.as_str(); "{problem}");
         self.pass.tally().fail_node(&self.device.replication_ip, &self.device.name, 1);
         !self.pass.node.stop.wished()
     }
