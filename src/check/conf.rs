@@ -63,7 +63,7 @@ pub fn check_readable(path: &Path) -> Vec<Finding> {
         .filter_map(|file| File::open(file).err().map(|error| (file, error)))
         .map(|(file, error)| {
             let what = format!("{}: the agent's user cannot read it: {error}", file.display());
-            CONF.error(what, "chgrp swift it, and chmod g+r; directories above it need g+x")
+            CONF.error(what, "give it to a group of that user, and chmod g+r; directories above it need g+x")
         })
         .collect()
 }

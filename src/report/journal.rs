@@ -47,7 +47,7 @@ pub struct Journal {
 
 impl Journal {
     /// At the usual place.
-    pub fn new() -> Journal {
+    pub fn usual() -> Journal {
         Journal::at(Path::new(SOCKET))
     }
 

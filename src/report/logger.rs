@@ -114,9 +114,9 @@ impl Logger {
         let output = match sink {
             Sink::Stderr => Output::Stderr { colour: terminal::wants_colour(&std::io::stderr()) },
             Sink::Syslog => Output::Syslog(Syslog::new(&settings)),
-            Sink::Journal => Output::Journal(Journal::new()),
+            Sink::Journal => Output::Journal(Journal::usual()),
         };
-        let repeats = (!settings.tells_repeats).then(|| Mutex::new(Repeats::new()));
+        let repeats = (!settings.tells_repeats).then(|| Mutex::new(Repeats::default()));
         Logger { settings, output, repeats }
     }
 

@@ -33,12 +33,14 @@ pub struct Line<K> {
     pub is_past: bool,
 }
 
-impl<K: Copy + Eq + std::hash::Hash> Repeats<K> {
+impl<K> Default for Repeats<K> {
     /// Nothing yet.
-    pub fn new() -> Repeats<K> {
+    fn default() -> Repeats<K> {
         Repeats { told: HashMap::new() }
     }
+}
 
+impl<K: Copy + Eq + std::hash::Hash> Repeats<K> {
     /// A line is said. What is to be told now, which may be others too, in the order in which they were told first.
     pub fn say(&mut self, kind: K, text: &str, now: Instant) -> Vec<Line<K>> {
         let key = (kind, text.to_owned());
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_line_is_told_once_and_then_counted() {
-        let (mut repeats, start) = (Repeats::new(), Instant::now());
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
         let line = |text: &str, more, is_past| (text.to_owned(), more, is_past);
         assert_eq!(told(repeats.say(3, "down", start)), [line("down", 0, false)]);
         for second in 1..=41 {
@@ -120,13 +122,13 @@ mod tests {
 
     #[test]
     fn what_is_not_said_again_is_told_by_its_count() {
-        let (mut repeats, start) = (Repeats::new(), Instant::now());
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
         for text in ["once", "twice", "twice"] {
             repeats.say(3, text, start);
         }
         assert_eq!(told(repeats.past(start + WINDOW - Duration::from_millis(1))), []);
         let past = ("twice".to_owned(), 1, true);
-        assert_eq!(told(repeats.past(start + WINDOW)), [past.clone()]);
+        assert_eq!(told(repeats.past(start + WINDOW)), std::slice::from_ref(&past));
         assert_eq!(told(repeats.past(start + WINDOW)), []);
         repeats.say(3, "twice", start);
         repeats.say(3, "twice", start);
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn many_different_lines_take_no_more_than_their_room() {
-        let (mut repeats, start) = (Repeats::new(), Instant::now());
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
         let at = |number: usize| start + Duration::from_millis(number as u64);
         for number in 0..LINES_LIMIT {
             assert_eq!(repeats.say(3, &number.to_string(), at(number)).len(), 1);
