@@ -273,6 +273,10 @@ mod tests {
             ("set interval", Some("interval")),
             ("rsync_modul", Some("rsync_module")),
             ("x", None),
+            ("uzer", Some("user")),
+            ("uzzr", None),
+            ("xoncxrrencx", Some("concurrency")),
+            ("xoncxrrexcx", None),
             ("users", Some("user")),
             ("something_else", None),
         ] {
