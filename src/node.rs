@@ -184,7 +184,7 @@ impl Node {
             }
             Err(error) => {
                 if !matches!(known, Some(None)) {
-                    warn!("{error}");
+                    warn!(device = drive.name().as_str(); "{error}");
                 }
                 ledgers.insert(drive.name().clone(), None);
                 None

@@ -484,7 +484,7 @@ mod tests {
             said(b"HTTP/1.1 400 Bad Request\r\n", false).contains("another protocol (began with \"HTTP\")")
         );
         assert!(said(b"SWLT\0\x63\0\0", false).contains("version 99"));
-        assert!(said(b"SWLT\0\x04\x07\0", false).contains("security 7"));
+        assert!(said(b"SWLT\0\x05\x07\0", false).contains("security 7"));
         assert!(said(b"SWL", false).contains("silent"));
         assert!(said(b"", false).contains("silent"));
         assert!(said(b"SWL", true).contains("closed"));

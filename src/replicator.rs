@@ -286,6 +286,7 @@ impl<'a> Replicator<'a> {
             self.node.config.salt.hash(&info.account, Some(&info.container), None) == found.dir.hash();
         if !belongs {
             error!(
+                database:% = found.dir.dir().display();
                 "{}: the database of {}/{} does not belong into a directory of this hash; are the hash prefix and \
                  suffix in swift.conf this cluster's?",
                 found.dir.dir().display(),
@@ -300,7 +301,7 @@ impl<'a> Replicator<'a> {
 
     /// Counts a failure for each device that should have a replica, and moves a damaged database away.
     fn cannot_read(&self, found: &Found, reason: &BrokerError, tally: &mut Tally) {
-        error!("ERROR reading db {}: {reason}", found.dir.dir().display());
+        error!(database:% = found.dir.dir().display(); "ERROR reading db {}: {reason}", found.dir.dir().display());
         if reason.is_damage() && self.dry_run.is_none() {
             quarantine(found.dir, reason);
         }
@@ -333,6 +334,7 @@ impl<'a> Replicator<'a> {
         let misplaced = found.partition != Some(partition);
         if misplaced {
             error!(
+                database:% = found.dir.dir().display();
                 "Found db that should be on partition {partition}; will replicate out and remove, path: {}/{}, db: {}",
                 info.account,
                 info.container,
@@ -368,7 +370,7 @@ impl<'a> Replicator<'a> {
                     break;
                 }
                 Err(error) => {
-                    error!("cannot remove {}: {error}", found.dir.dir().display());
+                    error!(database:% = found.dir.dir().display(); "cannot remove {}: {error}", found.dir.dir().display());
                     for target in sent.targets {
                         tally.fail_node(&target.replication_ip, &target.name, 1);
                     }
@@ -402,7 +404,9 @@ impl<'a> Replicator<'a> {
                 return true;
             }
             Ok(false) => {}
-            Err(error) => error!("cannot remove {}: {error}", found.dir.dir().display()),
+            Err(error) => {
+                error!(database:% = found.dir.dir().display(); "cannot remove {}: {error}", found.dir.dir().display())
+            }
         }
         false
     }
@@ -520,7 +524,7 @@ impl<'a> Replicator<'a> {
             None => Fate::Failed(Some(self.absent.why(&address))),
             Some(Ok(ended)) => self.count(&whom, info, ended, tally),
             Some(Err(ExchangeError::Broker(reason))) if reason.is_damage() && self.dry_run.is_none() => {
-                error!("ERROR reading db {}: {reason}", found.dir.dir().display());
+                error!(database:% = found.dir.dir().display(); "ERROR reading db {}: {reason}", found.dir.dir().display());
                 quarantine(found.dir, &reason);
                 Fate::Damaged
             }
@@ -532,11 +536,11 @@ impl<'a> Replicator<'a> {
     fn way_to(&self, target: &Device) -> Option<(String, DeviceName, (String, u16))> {
         let whom = format!("{}:{}/{}", target.replication_ip, target.replication_port, target.name);
         let Some(device) = DeviceName::new(target.name.as_str()) else {
-            error!("ERROR syncing with {whom}: the ring gives its device an impossible name");
+            error!(peer:% = whom; "ERROR syncing with {whom}: the ring gives its device an impossible name");
             return None;
         };
         let Some(port) = self.node.config.peer_port(target.replication_port) else {
-            error!("ERROR syncing with {whom}: its port and agent_port_offset make no port");
+            error!(peer:% = whom; "ERROR syncing with {whom}: its port and agent_port_offset make no port");
             return None;
         };
         Some((whom, device, (target.replication_ip.clone(), port)))
@@ -600,14 +604,15 @@ impl<'a> Replicator<'a> {
             ExchangeError::Peer(PeerError::Unreachable(_) | PeerError::TooSlow(_)) => {
                 if !self.absent.is(&address) {
                     warn!(
+                        peer:% = whom;
                         "ERROR syncing with {whom}: it {error}; not asked again for {} s",
                         ABSENCE.as_secs()
                     );
                 }
                 self.absent.note(address, format!("it {error}"));
             }
-            ExchangeError::Peer(_) => error!("ERROR syncing with {whom}: it {error}"),
-            _ => error!("ERROR syncing with {whom}: {error}"),
+            ExchangeError::Peer(_) => error!(peer:% = whom; "ERROR syncing with {whom}: it {error}"),
+            _ => error!(peer:% = whom; "ERROR syncing with {whom}: {error}"),
         }
         cause
     }
@@ -632,6 +637,7 @@ impl<'a> Replicator<'a> {
             Outcome::Nothing(Agreement::HashMatch) => tally.hashmatch += 1,
             Outcome::Nothing(Agreement::Tied) => {
                 warn!(
+                    peer:% = whom;
                     "{}: the replica of {whom} has rows of the same names and times that differ in size, type or etag; \
                      nothing says which is right, each keeps its own",
                     container()
@@ -663,21 +669,24 @@ impl<'a> Replicator<'a> {
             }
             Outcome::Deferred => {
                 warn!(
+                    peer:% = whom;
                     "able to shard -- refusing to replicate objects to peer {whom}; container {}",
                     container()
                 );
                 tally.deferred += 1;
             }
-            Outcome::Refused(Refusal::NotMounted) => error!("ERROR Remote drive not mounted {whom}"),
+            Outcome::Refused(Refusal::NotMounted) => {
+                error!(peer:% = whom; "ERROR Remote drive not mounted {whom}")
+            }
             Outcome::Refused(refusal @ Refusal::NotPrimary) => {
                 if self.other_rings.insert(whom.to_owned()) {
-                    warn!("{}: {whom} did not take it: {refusal}", container());
+                    warn!(peer:% = whom; "{}: {whom} did not take it: {refusal}", container());
                 } else {
                     debug!("{}: {whom} did not take it: {refusal}", container());
                 }
             }
             Outcome::Refused(refusal) => {
-                error!("ERROR syncing {} with {whom}: it refused, {refusal}", container());
+                error!(peer:% = whom; "ERROR syncing {} with {whom}: it refused, {refusal}", container());
             }
         }
         Fate::Done { outcome, restarted }

@@ -3,6 +3,7 @@
 //! Nothing past this file sees an argument as text, and nothing but the subcommands prints results. Results go to
 //! standard output, everything else to standard error.
 
+pub mod check;
 pub mod demo;
 pub mod info;
 pub mod locate;
@@ -31,9 +32,9 @@ use crate::report::text::printable;
 pub enum Exit {
     /// The pass had no failure, or there was none to make.
     Clean = 0,
-    /// The pass had failures.
+    /// The pass had failures, or the check warnings.
     Failures = 1,
-    /// The command line or the configuration cannot be used.
+    /// The command line or the configuration cannot be used, or the check found errors.
     Usage = 2,
     /// Another pass of this node is running.
     Busy = 75,
@@ -52,6 +53,8 @@ pub enum Command {
     Run(RunOptions),
     /// Show a cluster's whole life on this machine.
     Demo(DemoOptions),
+    /// See whether all is as the agent needs it.
+    Check(CheckOptions),
     /// Describe one database.
     Info(InfoOptions),
     /// Make and change a ring.
@@ -86,6 +89,17 @@ pub struct RunOptions {
 pub struct DemoOptions {
     /// Build the cluster here and leave it; in a temporary directory if `None`.
     pub keep: Option<PathBuf>,
+}
+
+/// What `agent check` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// The conf file, or a directory of fragments.
+    pub config: PathBuf,
+    /// One JSON object instead of text.
+    pub json: bool,
+    /// Only look at one drive, and tell it to the check that started us.
+    pub probe: Option<String>,
 }
 
 /// What `agent info` was asked for.
@@ -162,12 +176,27 @@ impl Verbosity {
     }
 }
 
+/// Where standard error goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stderr {
+    /// Somebody watches.
+    Terminal,
+    /// The service manager's journal.
+    Journal,
+    /// A file, a pipe, nowhere.
+    Other,
+}
+
 impl RunOptions {
-    /// Where to log: a daemon that nobody watches logs to syslog, as Swift's do; all else is for who started it.
-    pub fn sink(&self, stderr_is_terminal: bool) -> Sink {
-        match self.verbosity {
-            Verbosity::Verbose => Sink::Stderr,
-            _ if self.once || stderr_is_terminal => Sink::Stderr,
+    /// Where to log. The journal is told in its own form; a daemon that nobody watches logs to syslog, as Swift's do, and
+    /// also under a service manager if the conf file names a syslog daemon that is `elsewhere` than usual; all else is for
+    /// who started it.
+    pub fn sink(&self, stderr: Stderr, elsewhere: bool) -> Sink {
+        let watched = self.once || self.verbosity == Verbosity::Verbose;
+        match stderr {
+            Stderr::Journal if watched || !elsewhere => Sink::Journal,
+            Stderr::Terminal => Sink::Stderr,
+            _ if watched => Sink::Stderr,
             _ => Sink::Syslog,
         }
     }
@@ -182,6 +211,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     match subcommand {
         None => run.checked().map(Command::Run),
         Some(Subcommands::Demo { keep }) => Ok(Command::Demo(DemoOptions { keep })),
+        Some(Subcommands::Check { config, json, probe }) => {
+            Ok(Command::Check(CheckOptions { config, json, probe }))
+        }
         Some(Subcommands::Info { database, json, config }) => {
             Ok(Command::Info(InfoOptions { database, config, json }))
         }
@@ -270,6 +302,18 @@ enum Subcommands {
         /// Build it here and leave it, not in a temporary directory
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
+    },
+    /// See whether conf, rings, drives, peers and machine are in order
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG, hide_default_value = true, help = CONFIG_HELP)]
+        config: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Look at one drive, for the check that started this
+        #[arg(long, value_name = "JSON", hide = true)]
+        probe: Option<String>,
     },
     /// Describe one database, and what a pass would do with it
     Info {
@@ -458,11 +502,22 @@ Examples:
   agent --once --json               one pass, from cron; its counters as JSON
   agent --once --devices sdb1,sdb2  one pass over two devices
   agent --dry-run --partitions 17   what a pass would do in partition 17
+  agent check                       is all in order here?
   agent info path/to/database.db    describe one database
   agent status                      is this node in sync, and if not, why not
   agent locate AUTH_test photos     where a container is, and whether all agree
   agent ring container.builder      a ring's devices, and their balance
   agent demo                        watch a small cluster at work";
+
+const CHECK_HELP: &str = "\
+Nothing is changed: what is written to the drives has no name and goes at once.
+Run it as root, or as the user that the agent runs as, before the first start
+and whenever something seems wrong; the agent may be running meanwhile.
+
+Exit status:
+  0  all is in order
+  1  there are warnings
+  2  there are errors";
 
 const LOCATE_HELP: &str = "\
 Databases on this node are looked at, agents on others are asked for theirs.
@@ -592,16 +647,23 @@ mod tests {
     }
 
     #[test]
-    fn only_a_daemon_that_nobody_watches_logs_to_syslog() {
+    fn the_log_goes_where_it_is_looked_for() {
+        use Stderr::{Journal, Other, Terminal};
         let table = [
-            ("", false, Sink::Syslog),
-            ("-q", false, Sink::Syslog),
-            ("", true, Sink::Stderr),
-            ("-v", false, Sink::Stderr),
-            ("--once", false, Sink::Stderr),
+            ("", Other, false, Sink::Syslog),
+            ("", Other, true, Sink::Syslog),
+            ("-q", Other, false, Sink::Syslog),
+            ("", Terminal, false, Sink::Stderr),
+            ("", Terminal, true, Sink::Stderr),
+            ("-v", Other, false, Sink::Stderr),
+            ("--once", Other, false, Sink::Stderr),
+            ("", Journal, false, Sink::Journal),
+            ("", Journal, true, Sink::Syslog),
+            ("-v", Journal, true, Sink::Journal),
+            ("--once", Journal, true, Sink::Journal),
         ];
-        for (line, terminal, sink) in table {
-            assert_eq!(run(line).sink(terminal), sink, "agent {line}");
+        for (line, stderr, elsewhere, sink) in table {
+            assert_eq!(run(line).sink(stderr, elsewhere), sink, "agent {line} {stderr:?} {elsewhere}");
         }
     }
 

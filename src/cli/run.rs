@@ -9,7 +9,7 @@ use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::{Exit, RunOptions, Verbosity, complain, print};
+use super::{Exit, RunOptions, Stderr, Verbosity, complain, print};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::daemon::{self, Signals, unix_now};
@@ -19,7 +19,7 @@ use crate::pass::{self, Observer, PassLock, PassLockError, Scope};
 use crate::report::logger::{self, LogSettings};
 use crate::report::memory::AnonPeak;
 use crate::report::progress::{Place, Progress};
-use crate::report::{self, recon, table};
+use crate::report::{self, journal, recon, table};
 use crate::status::Keeper;
 use crate::stop::{Finishing, Stop};
 use crate::tally::Tally;
@@ -47,6 +47,7 @@ pub fn run(options: RunOptions) -> Exit {
         false => stay(config, &options, &signals),
     };
     Finishing::wait(FINISH_LIMIT);
+    log::logger().flush();
     exit
 }
 
@@ -160,13 +161,20 @@ fn start_log(config: &Config, options: &RunOptions) {
         address: log.address.clone(),
         udp: log.udp_host.clone().map(|host| (host, log.udp_port)),
         line_length_max: log.max_line_length,
+        tells_repeats: options.verbosity == Verbosity::Verbose,
     };
     // It only fails if there is one already.
-    let _ = logger::install(settings, options.sink(std::io::stderr().is_terminal()));
+    let stderr = match (journal::has_stderr(), std::io::stderr().is_terminal()) {
+        (true, _) => Stderr::Journal,
+        (_, true) => Stderr::Terminal,
+        (false, false) => Stderr::Other,
+    };
+    let elsewhere = log.udp_host.is_some() || log.address != LogSettings::default().address;
+    let _ = logger::install(settings, options.sink(stderr, elsewhere));
 }
 
 /// Becomes the configured user when started as root, as Swift's daemons do (`swift/common/utils: drop_privileges`).
-fn become_user(name: &str) -> Result<(), String> {
+pub(super) fn become_user(name: &str) -> Result<(), String> {
     if !Uid::effective().is_root() || name == "root" {
         return Ok(());
     }

@@ -62,6 +62,11 @@ impl Ini {
         self.sections.keys().map(String::as_str)
     }
 
+    /// The names of the options that a section has besides those of `DEFAULT`.
+    pub fn own_names(&self, section: &str) -> impl Iterator<Item = &str> {
+        self.sections.get(section).into_iter().flat_map(|own| own.keys().map(String::as_str))
+    }
+
     /// All options of a section, those of `DEFAULT` included; `None` if there is no such section.
     ///
     /// # Errors

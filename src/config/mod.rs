@@ -11,6 +11,7 @@
 mod address;
 pub mod ini;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -429,16 +430,24 @@ impl Cluster {
         Ok(Cluster { salt, several_policies: policies > 1 })
     }
 
+    /// Where `swift.conf` is looked for, in this order.
+    ///
+    /// # Errors
+    /// [`ConfigError::BadValue`] if `swift_dir` is empty.
+    pub fn places(options: &Options) -> Result<Vec<PathBuf>, ConfigError> {
+        Ok(match Typed(options).set("agent_swift_conf") {
+            Some(path) => vec![PathBuf::from(path)],
+            None => vec![swift_dir(options)?.join("swift.conf"), PathBuf::from(SWIFT_CONF)],
+        })
+    }
+
     /// Swift reads `/etc/swift/swift.conf` and no other. We look beside the rings first (`swift_dir`), where a cluster of
     /// loopback nodes has its own.
     ///
     /// # Errors
     /// [`ConfigError::NoSwiftConf`] if there is none, [`ConfigError::Unreadable`], or as [`Cluster::parse`].
     pub fn load(options: &Options) -> Result<Cluster, ConfigError> {
-        let places = match Typed(options).set("agent_swift_conf") {
-            Some(path) => vec![PathBuf::from(path)],
-            None => vec![swift_dir(options)?.join("swift.conf"), PathBuf::from(SWIFT_CONF)],
-        };
+        let places = Cluster::places(options)?;
         for place in &places {
             match read_file(place) {
                 Ok(bytes) => return Cluster::parse(place, &bytes),
@@ -458,21 +467,45 @@ impl Cluster {
 /// # Errors
 /// When a file cannot be read or understood, or none has our section.
 pub fn load_options(path: &Path) -> Result<Options, ConfigError> {
-    let unreadable = |path: &Path, error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
-        _ => ConfigError::Unreadable { path: path.to_owned(), error: error.to_string() },
-    };
+    own_section(path, &read_files(&conf_files(path)?)?)
+}
+
+/// The names of the options that stand in our own section, not in `[DEFAULT]`.
+///
+/// # Errors
+/// As [`load_options`].
+pub fn own_names(path: &Path) -> Result<BTreeSet<String>, ConfigError> {
+    let ini = read_files(&conf_files(path)?)?;
+    Ok(ini.own_names(SECTION).map(str::to_owned).collect())
+}
+
+/// The files that a path stands for, in the order in which they are read: itself, or the `*.conf` of a directory.
+///
+/// # Errors
+/// [`ConfigError::NoFragments`], or a directory that cannot be read.
+pub fn conf_files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let files = if path.is_dir() {
-        fragments(path).map_err(|error| unreadable(path, error))?
+        fragments(path).map_err(|error| unreadable(path, &error))?
     } else {
         vec![path.to_owned()]
     };
     if files.is_empty() {
         return Err(ConfigError::NoFragments { path: path.to_owned() });
     }
+    Ok(files)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
+    match error.kind() {
+        io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
+        _ => ConfigError::Unreadable { path: path.to_owned(), error: error.to_string() },
+    }
+}
+
+fn read_files(files: &[PathBuf]) -> Result<Ini, ConfigError> {
     let mut ini = Ini::new(Dialect::Server);
-    for file in &files {
-        let bytes = read_file(file).map_err(|error| unreadable(file, error))?;
+    for file in files {
+        let bytes = read_file(file).map_err(|error| unreadable(file, &error))?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
             let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
@@ -480,7 +513,7 @@ pub fn load_options(path: &Path) -> Result<Options, ConfigError> {
         })?;
         ini.read(file, text)?;
     }
-    own_section(path, &ini)
+    Ok(ini)
 }
 
 fn own_section(path: &Path, ini: &Ini) -> Result<Options, ConfigError> {

@@ -40,7 +40,7 @@ pub use sight::Sight;
 pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
 pub use source::{Resting, Source};
 pub use stage::{InstallError, Replaced, Settled, Staged, Why, replaced_files};
-pub use sys::{keep_heap_small, trim_heap};
+pub use sys::{cannot_clone, clock_is_kept, clone_blocks, keep_heap_small, trim_heap};
 pub use writeout::WriteOut;
 
 /// The name of a device: that of a directory below `devices`, and safe to use as one.
@@ -163,10 +163,9 @@ impl Drive {
         let space = statvfs(&*self.root)?;
         let bytes = |blocks: u64| blocks.saturating_mul(space.fragment_size());
         let (free, size) = (bytes(space.blocks_available()), bytes(space.blocks()));
-        let Some(left) = free.checked_sub(wanted) else { return Ok(false) };
-        let percent = left as f64 * 100.0 / size.max(1) as f64;
-        Ok((reserve_bytes == 0 || left > reserve_bytes)
-            && (reserve_percent == 0.0 || percent > reserve_percent))
+        Ok(free
+            .checked_sub(wanted)
+            .is_some_and(|left| is_above_reserve(left, size, reserve_bytes, reserve_percent)))
     }
 
     /// A new, empty file in `tmp`. Its name begins with `name`, say a replica's id, and is never used twice.
@@ -175,6 +174,12 @@ impl Drive {
         make_dir(&self.tmp()).map_err(|e| DriveError::io(&self.tmp(), e))?;
         Staged::create(&self.tmp(), name)
     }
+}
+
+/// Is it more than the reserve, if so many bytes are left on a drive of so many?
+pub fn is_above_reserve(left: u64, size: u64, reserve_bytes: u64, reserve_percent: f64) -> bool {
+    let percent = left as f64 * 100.0 / size.max(1) as f64;
+    (reserve_bytes == 0 || left > reserve_bytes) && (reserve_percent == 0.0 || percent > reserve_percent)
 }
 
 /// A directory on another file system than its parent, or its own parent, or marked by an operator with a file

@@ -1,8 +1,9 @@
 //! The calls that neither std nor nix wraps, and so the only `unsafe` of the house.
 //!
 //! Most are one `fcntl` or `ioctl` on a descriptor that the caller lends us as a `&File`, so it is open for as long as the
-//! call lasts; each passes plain integers, so the kernel reads and writes no memory of ours. The other two tell the C
-//! library's allocator how to go about its work, in integers as well. That is the whole argument.
+//! call lasts; each passes plain integers, so the kernel reads and writes no memory of ours. Two tell the C library's
+//! allocator how to go about its work, in integers as well. The last has the kernel fill a struct of integers that is ours
+//! alone. That is the whole argument.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -91,6 +92,16 @@ pub fn trim_heap() {
     unsafe {
         libc::malloc_trim(0)
     };
+}
+
+/// Does the kernel hold the clock to be in step with others, as it is told by whoever keeps it so (`adjtimex`)?
+pub fn clock_is_kept() -> io::Result<bool> {
+    // SAFETY: a struct of integers, for which zeros are values.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes to a struct of ours that it knows the size of; zero in `modes` only asks.
+    let answer = unsafe { libc::adjtimex(&mut state) };
+    check(answer)?;
+    Ok(answer != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0)
 }
 
 fn check(answer: libc::c_int) -> io::Result<()> {

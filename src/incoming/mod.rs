@@ -18,7 +18,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{debug, warn};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -174,6 +174,12 @@ pub fn serve<S: Stream>(peer: &mut Peer<S>, node: &Node) -> Result<(), PeerError
                     }
                     Err(refusal) => Err(refusal.into()),
                 }
+            }
+            (_, Action::TellTime) => {
+                work = None;
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                peer.say(&Message::Time(since.as_micros().try_into().unwrap_or(u64::MAX)))?;
+                Ok(Progress::Over)
             }
             (Some(Work::Visit(visit)), Action::Wait) if receiver.is_collecting() => {
                 visit.provide_for_ranges(peer)?;

@@ -41,12 +41,16 @@ impl From<Refusal> for Trouble {
 /// has just arrived, is no reason to: that is only logged.
 pub fn quarantine(dir: &HashDir, reason: &BrokerError) {
     if !matches!(reason, BrokerError::Damaged { path, .. } if path.starts_with(dir.dir())) {
-        return error!("{}: {reason}", dir.dir().display());
+        return error!(database:% = dir.dir().display(); "{}: {reason}", dir.dir().display());
     }
     match dir.quarantine() {
-        Ok(Some(to)) => error!("Quarantined {} to {} due to {reason}", dir.dir().display(), to.display()),
+        Ok(Some(to)) => {
+            error!(database:% = dir.dir().display(); "Quarantined {} to {} due to {reason}", dir.dir().display(), to.display())
+        }
         Ok(None) => {}
-        Err(error) => error!("cannot quarantine {}: {error}; move it away by hand", dir.dir().display()),
+        Err(error) => {
+            error!(database:% = dir.dir().display(); "cannot quarantine {}: {error}; move it away by hand", dir.dir().display())
+        }
     }
 }
 

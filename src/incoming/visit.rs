@@ -268,7 +268,7 @@ impl<'a> Visit<'a> {
     /// Does what the receiver's half of the conversation asks for.
     pub fn act<S: Stream>(&mut self, peer: &mut Peer<S>, action: Action) -> Result<Progress, Trouble> {
         match action {
-            Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::Wait => {}
+            Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::TellTime | Action::Wait => {}
             Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
             Action::MergeRows(rows) => self.merge_rows(peer, rows)?,
             Action::FinishRows { through, restart, points } => {
@@ -450,7 +450,7 @@ impl<'a> Visit<'a> {
             Verdict::Sound => {}
             Verdict::Damaged => return Err(Refusal::Failed("the file arrived damaged".to_owned()).into()),
             Verdict::DeltaWrong => {
-                warn!("{}: a delta came out wrong; asking for the whole file", self.dir.dir().display());
+                warn!(database:% = self.dir.dir().display(); "{}: a delta came out wrong; asking for the whole file", self.dir.dir().display());
                 file.start_over(self.drive.stage("arriving").map_err(refuse_drive)?);
                 self.file = Some(file);
                 peer.say(&Message::Mismatch)?;

@@ -68,7 +68,7 @@ pub(super) fn walk_all(pass: &Pass, drives: &[(&Device, Arc<Drive>)]) {
             };
             let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
             if let Err(error) = thread.spawn_scoped(scope, go) {
-                error!("cannot walk {}: {error}", round.device().name);
+                error!(device = round.device().name.as_str(); "cannot walk {}: {error}", round.device().name);
                 let device = round.device();
                 pass.tally().fail_node(&device.replication_ip, &device.name, 1);
             }

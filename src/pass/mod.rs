@@ -178,7 +178,7 @@ fn ready(node: &Node, ring: &Ring, device: &Device, dry_run: bool) -> Result<Dri
     }
     let oldest = SystemTime::now().checked_sub(node.config.reclaim_age).unwrap_or(UNIX_EPOCH);
     if let Err(error) = drive.reclaim_tmp(oldest) {
-        warn!("{}: cannot reclaim tmp: {error}", drive.root().display());
+        warn!(device = drive.name().as_str(); "{}: cannot reclaim tmp: {error}", drive.root().display());
     }
     arrival::sweep(&drive, ring.part_shift());
     Ok(drive)

@@ -345,7 +345,7 @@ impl<'a> Round<'a> {
 
     /// Counts a directory that cannot be read. The walk goes on.
     fn told(&self, problem: &scan::Problem) -> bool {
-        error!("{problem}");
+        error!(device = self.device.name.as_str(); "{problem}");
         let cause = Cause::new(Kind::DriveUnusable, problem);
         self.pass.observer.hindered(Obstacle { device: self.device.id, peer: None, database: None, cause });
         self.pass.tally().fail_node(&self.device.replication_ip, &self.device.name, 1);

@@ -99,6 +99,8 @@ pub enum Message {
         /// The greatest row number ever given in it.
         max_row: RowId,
     },
+    /// What time is it with you? Answered by [`Message::Time`]. Ends an exchange as [`Message::Meet`] does.
+    AskTime,
 
     // The receiver says:
     /// All is alike, as far as you have asked.
@@ -161,6 +163,8 @@ pub enum Message {
     Working,
     /// Merged and durable.
     Settled(Settled),
+    /// My clock, in microseconds since 1970, as I say this. Whoever asked judges it; nothing is done by it.
+    Time(u64),
 }
 
 /// How a sender begins to compare a device with its own.

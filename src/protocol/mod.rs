@@ -20,6 +20,8 @@
 //!      out equal (`Mismatch`), the file follows in full.
 //! 4. The receiver makes it durable and says what it ended with (`Settled`).
 //!
+//! Between two of these the sender may ask what time it is (`AskTime`, `Time`): `agent check` tells clocks apart by that.
+//!
 //! The receiver may refuse at any point; what the sender says before it hears that is passed over. Anything else that
 //! comes out of turn, or does not parse, is a [`Violation`] and ends the connection: nothing that was staged is used.
 
@@ -40,7 +42,7 @@ use crate::replica::ShardRange;
 use message::Message;
 
 /// What this end speaks. Raised when a message changes.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// The longest frame: a window of the largest size that did not compress, and room for what goes with it.
 pub const FRAME_LIMIT: usize = 5 << 20;
 /// Batches of rows on their way at once: enough to keep reading, sending and merging at the same time.
@@ -141,6 +143,8 @@ impl Message {
             Message::Mismatch => "mismatch",
             Message::Working => "working",
             Message::Settled(_) => "settled",
+            Message::AskTime => "a question for the time",
+            Message::Time(_) => "the time",
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It hears: `Compare`, at any time, and answers with its own sums if they differ, then `Open`s; `Meet`, at any time, and
 //! answers with its own replica; `Ranges`, and answers with its own; `Rows` and `RowsDone`; `Offer`, then `Literal`s or
-//! `Windows`, `Pages` and `Patch`es, then `Again`s and `FileDone`; `Working`, at any time. It
+//! `Windows`, `Pages` and `Patch`es, then `Again`s and `FileDone`; `Working`, at any time; `AskTime`, at any time. It
 //! never speaks unasked, but for `Working` while it is busy with what it was last asked.
 //!
 //! A refusal leaves it deaf until the next `Meet` or `Compare`: what the sender said before it heard the refusal is on its way.
@@ -87,6 +87,8 @@ pub enum Action {
         /// The greatest row number ever given in it.
         max_row: RowId,
     },
+    /// Say what time it is.
+    TellTime,
     /// Nothing: wait for more.
     Wait,
 }
@@ -143,6 +145,7 @@ impl Receiver {
             (_, Message::Compare(compare)) => {
                 step(Expects::Telling(Asked::everything()), Action::Compare(compare))
             }
+            (_, Message::AskTime) => step(Expects::Meet, Action::TellTime),
             (Expects::Open(told), Message::Open { spans, alike }) => {
                 step(Expects::Telling(told.open(&spans, &alike)?), Action::Open { spans, alike })
             }

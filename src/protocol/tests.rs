@@ -309,7 +309,9 @@ impl Answerer<'_> {
         let sender = self.meet.as_ref().map(|meet| meet.info.id.clone());
         match action {
             receiver::Action::Wait => return Ok(receiver),
-            receiver::Action::Compare(_) | receiver::Action::Open { .. } => unreachable!("nobody asks"),
+            receiver::Action::Compare(_) | receiver::Action::Open { .. } | receiver::Action::TellTime => {
+                unreachable!("nobody asks")
+            }
             receiver::Action::Meet(meet) => {
                 (self.staged, self.announced) = (vec![], None);
                 let said = match &mut *self.replica {
@@ -909,8 +911,8 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
     for (state, receiver, fitting) in &states {
         for message in samples() {
             let name = message.name();
-            // Whoever may meet may as well compare.
-            let like = if name == "compare" { "meet" } else { name };
+            // Whoever may meet may as well compare, or ask for the time.
+            let like = if ["compare", "a question for the time"].contains(&name) { "meet" } else { name };
             let busy = ["driver at work", "summing up", "opened"].contains(state);
             let fits = fitting.contains(&like) || (name == "working" && !busy);
             match receiver().hear(message) {
@@ -920,7 +922,7 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
             }
         }
     }
-    // After a refusal, and after a whole file, all but a meeting or a comparison is passed over.
+    // After a refusal, and after a whole file, all but a meeting, a comparison or a question for the time is passed over.
     let deaf: [fn() -> Receiver; 2] = [
         || Receiver::start().refused(),
         || {
@@ -935,7 +937,7 @@ fn a_receiver_hears_what_fits_and_calls_the_rest_out_of_turn() {
     ];
     for receiver in deaf {
         for message in samples() {
-            let meets = matches!(message, Message::Meet(_) | Message::Compare(_));
+            let meets = matches!(message, Message::Meet(_) | Message::Compare(_) | Message::AskTime);
             let (_, action) = receiver().hear(message).expect("passed over");
             assert_eq!(action != receiver::Action::Wait, meets);
         }
@@ -1289,6 +1291,8 @@ pub(super) fn samples() -> Vec<Message> {
         Message::Mismatch,
         Message::Working,
         Message::Settled(Settled { id: id(), hash: RowHash([9; 16]), max_row: RowId(3) }),
+        Message::AskTime,
+        Message::Time(u64::MAX),
     ]
 }
 
@@ -1297,7 +1301,7 @@ fn there_is_a_sample_of_every_kind() {
     let mut kinds: Vec<&str> = samples().iter().map(Message::name).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 27, "a new message needs a sample here");
+    assert_eq!(kinds.len(), 29, "a new message needs a sample here");
 }
 
 fn compare() -> Compare {

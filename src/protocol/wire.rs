@@ -330,6 +330,11 @@ pub fn encode(message: &Message) -> Vec<u8> {
             out.raw(&settled.hash.0);
             out.signed(settled.max_row.0);
         }
+        Message::AskTime => out.byte(tag::ASK_TIME),
+        Message::Time(microseconds) => {
+            out.byte(tag::TIME);
+            out.number(*microseconds);
+        }
     }
     let mut frame = out.0;
     seal(&mut frame);
@@ -439,6 +444,8 @@ fn decode(frame: &[u8]) -> Result<Message, WireError> {
             hash: RowHash(from.array("row hash")?),
             max_row: from.row_id("last row")?,
         }),
+        tag::ASK_TIME => Message::AskTime,
+        tag::TIME => Message::Time(from.number("time")?),
         unknown => return Err(WireError::UnknownMessage(unknown)),
     };
     match from.0.len() {
@@ -462,6 +469,7 @@ mod tag {
     pub const PAGES: u8 = 14;
     pub const COMPARE: u8 = 11;
     pub const OPEN: u8 = 12;
+    pub const ASK_TIME: u8 = 15;
     pub const HERE: u8 = 65;
     pub const EQUAL: u8 = 66;
     pub const MISSING: u8 = 67;
@@ -476,6 +484,7 @@ mod tag {
     pub const SUMS: u8 = 78;
     pub const DIFFERS: u8 = 79;
     pub const WANT: u8 = 80;
+    pub const TIME: u8 = 81;
 }
 
 /// Appends what replicas say of themselves.
@@ -919,7 +928,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_named() {
-        for kind in [0, 8, 15, 64, 71, 72, 81, 255] {
+        for kind in [0, 8, 16, 64, 71, 72, 82, 255] {
             assert_eq!(heard([framed(&[kind]).as_slice()]), Err(WireError::UnknownMessage(kind)));
         }
     }

@@ -1,17 +1,23 @@
-//! Where log lines go: standard error, or syslog as Swift's daemons do.
+//! Where log lines go: standard error, the journal, or syslog as Swift's daemons do.
 //!
 //! Lines are Swift's: `<log_name>: ` before the message, control characters as `#012`, long ones cut in the middle
 //! (`swift/common/utils/logs.py: get_swift_logger, SwiftLogFormatter`). Swift has a level between INFO and WARNING for
 //! starts and stops; `log` has none, so a record of level info with the target [`NOTICE`] stands for it:
 //! `log::info!(target: "notice", "Starting {pid}")`.
+//!
+//! A complaint that was made a moment ago is not made again but counted ([`super::repeats`]); nothing is held back in a
+//! verbose log. What a line is about besides its words (`peer = …; "…"`) is for the [`super::journal`]'s fields.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 
+use super::journal::{Entry, Journal};
+use super::repeats::{Line, Repeats};
 use super::terminal;
 use super::text::{cut_middle, printable, utc};
 
@@ -33,6 +39,8 @@ pub struct LogSettings {
     pub udp: Option<(String, u16)>,
     /// `log_max_line_length`, in characters; 0 leaves it to us.
     pub line_length_max: usize,
+    /// Whether complaints that are repeated are told each time.
+    pub tells_repeats: bool,
 }
 
 impl Default for LogSettings {
@@ -45,6 +53,7 @@ impl Default for LogSettings {
             address: PathBuf::from("/dev/log"),
             udp: None,
             line_length_max: 0,
+            tells_repeats: false,
         }
     }
 }
@@ -56,6 +65,8 @@ pub enum Sink {
     Stderr,
     /// To the syslog daemon, which knows the time.
     Syslog,
+    /// To the journal, which knows the time as well.
+    Journal,
 }
 
 /// Makes this the logger of the process.
@@ -88,11 +99,14 @@ pub fn facility(name: &str) -> u8 {
 struct Logger {
     settings: LogSettings,
     output: Output,
+    /// Complaints of late; `None` if all are told.
+    repeats: Option<Mutex<Repeats<Severity>>>,
 }
 
 enum Output {
     Stderr { colour: bool },
     Syslog(Syslog),
+    Journal(Journal),
 }
 
 impl Logger {
@@ -100,8 +114,39 @@ impl Logger {
         let output = match sink {
             Sink::Stderr => Output::Stderr { colour: terminal::wants_colour(&std::io::stderr()) },
             Sink::Syslog => Output::Syslog(Syslog::new(&settings)),
+            Sink::Journal => Output::Journal(Journal::usual()),
         };
-        Logger { settings, output }
+        let repeats = (!settings.tells_repeats).then(|| Mutex::new(Repeats::default()));
+        Logger { settings, output, repeats }
+    }
+
+    fn repeats(&self) -> Option<MutexGuard<'_, Repeats<Severity>>> {
+        self.repeats.as_ref().map(|repeats| repeats.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells a line; `record` is what says it, if it is not told for its count only.
+    fn tell(&self, told: &Line<Severity>, record: Option<&Record<'_>>) {
+        let severity = told.kind;
+        let message = match (told.more, told.is_past) {
+            (0, _) => told.text.clone(),
+            (more, true) => format!("{} (said {})", told.text, times_more(more)),
+            (more, false) => format!("{} (said {} before)", told.text, times_more(more)),
+        };
+        match &self.output {
+            Output::Stderr { colour } => {
+                let line = line(&self.settings, &message);
+                terminal::say(&stamped(SystemTime::now(), severity, *colour, &line));
+            }
+            Output::Syslog(syslog) => {
+                syslog.send(&self.settings.address, severity, &line(&self.settings, &message));
+            }
+            Output::Journal(journal) => {
+                let entry = entry(&self.settings, severity, &message, told.more, record);
+                if !journal.send(&entry) {
+                    terminal::say(&format!("<{}>{}", severity as u8, line(&self.settings, &message)));
+                }
+            }
+        }
     }
 }
 
@@ -115,23 +160,68 @@ impl Log for Logger {
             return;
         }
         let severity = Severity::of(record);
-        let line = line(&self.settings, &record.args().to_string());
-        match &self.output {
-            Output::Stderr { colour } => terminal::say(&stamped(SystemTime::now(), severity, *colour, &line)),
-            Output::Syslog(syslog) => syslog.send(&self.settings.address, severity, &line),
+        let text = record.args().to_string();
+        let lines = match self.repeats() {
+            Some(mut repeats) if severity.is_complaint() => repeats.say(severity, &text, Instant::now()),
+            past => {
+                let mut lines = past.map_or_else(Vec::new, |mut repeats| repeats.past(Instant::now()));
+                lines.push(Line { kind: severity, text, more: 0, is_past: false });
+                lines
+            }
+        };
+        for line in &lines {
+            self.tell(line, (!line.is_past).then_some(record));
         }
     }
 
-    fn flush(&self) {}
+    /// Tells how often what was held back was said: nothing comes any more.
+    fn flush(&self) {
+        let lines = self.repeats().map_or_else(Vec::new, |mut repeats| repeats.end());
+        lines.iter().for_each(|line| self.tell(line, None));
+    }
+}
+
+fn times_more(more: u64) -> String {
+    if more == 1 { "once more".to_owned() } else { format!("{more} times more") }
+}
+
+/// The line as it goes into the journal, which shows the name and the time itself.
+fn entry(
+    settings: &LogSettings,
+    severity: Severity,
+    message: &str,
+    more: u64,
+    record: Option<&Record<'_>>,
+) -> Entry {
+    let mut entry = Entry::default();
+    entry.put("PRIORITY", &(severity as u8).to_string());
+    entry.put("SYSLOG_FACILITY", &settings.facility.to_string());
+    entry.put("SYSLOG_IDENTIFIER", &settings.name);
+    entry.put("SYSLOG_PID", &std::process::id().to_string());
+    entry.put("MESSAGE", &cut(settings, message));
+    if let Some(record) = record {
+        entry.put("CODE_FILE", record.file().unwrap_or_default());
+        entry.put("CODE_LINE", &record.line().unwrap_or_default().to_string());
+        entry.put_pairs(record.key_values());
+    }
+    if more > 0 {
+        entry.put_pairs(&("repeated", more));
+    }
+    entry
 }
 
 /// The message as it goes into a log, without time and level.
 fn line(settings: &LogSettings, message: &str) -> String {
+    cut(settings, &format!("{}: {message}", settings.name))
+}
+
+/// One line of text, no longer than it may be.
+fn cut(settings: &LogSettings, text: &str) -> String {
     let limit = match settings.line_length_max {
         0 => LINE_LIMIT,
         chosen => chosen.min(LINE_LIMIT),
     };
-    cut_middle(&printable(&format!("{}: {message}", settings.name)), limit).into_owned()
+    cut_middle(&printable(text), limit).into_owned()
 }
 
 /// The line as it goes to standard error.
@@ -143,7 +233,7 @@ fn stamped(now: SystemTime, severity: Severity, colour: bool, line: &str) -> Str
 }
 
 /// Levels with Swift's NOTICE among them; the numbers are those of syslog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Severity {
     Error = 3,
     Warning = 4,
@@ -161,6 +251,11 @@ impl Severity {
             Level::Info => Severity::Info,
             Level::Debug | Level::Trace => Severity::Debug,
         }
+    }
+
+    /// Worth telling once, and not over and over.
+    fn is_complaint(self) -> bool {
+        matches!(self, Severity::Error | Severity::Warning)
     }
 
     fn word(self) -> &'static str {
@@ -328,6 +423,61 @@ mod tests {
         let mut packet = [0; 100];
         let length = host.recv(&mut packet).expect("a packet");
         assert_eq!(&packet[..length], b"<28>container-replicator: full\0");
+    }
+
+    #[test]
+    fn a_complaint_is_told_once_and_counted_and_news_are_told_each_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let address = directory.path().join("log");
+        let daemon = UnixDatagram::bind(&address).expect("a socket");
+        daemon.set_nonblocking(true).expect("set");
+        let heard = || {
+            let mut packet = [0; 1024];
+            daemon
+                .recv(&mut packet)
+                .ok()
+                .map(|length| String::from_utf8_lossy(&packet[..length]).into_owned())
+        };
+        let settings = LogSettings { address, name: "agent".to_owned(), ..LogSettings::default() };
+        let logger = Logger::new(settings.clone(), Sink::Syslog);
+        for _ in 0..3 {
+            record(&logger, Level::Warn, "swiftlet", "down");
+            record(&logger, Level::Info, "swiftlet", "a pass");
+        }
+        assert_eq!(heard().as_deref(), Some("<132>agent: down\0"));
+        for _ in 0..3 {
+            assert_eq!(heard().as_deref(), Some("<134>agent: a pass\0"));
+        }
+        assert_eq!(heard(), None);
+        logger.flush();
+        assert_eq!(heard().as_deref(), Some("<132>agent: down (said 2 times more)\0"));
+        assert_eq!(heard(), None);
+        let logger = Logger::new(LogSettings { tells_repeats: true, ..settings }, Sink::Syslog);
+        for _ in 0..3 {
+            record(&logger, Level::Warn, "swiftlet", "down");
+            assert_eq!(heard().as_deref(), Some("<132>agent: down\0"));
+        }
+    }
+
+    #[test]
+    fn the_journal_is_told_what_a_line_is_about() {
+        let pairs = [("peer", "10.0.0.2:6201/sdb1")];
+        let args = format_args!("ERROR syncing");
+        let record = Record::builder()
+            .level(Level::Error)
+            .file(Some("a.rs"))
+            .line(Some(7))
+            .args(args)
+            .key_values(&pairs)
+            .build();
+        let made = entry(&LogSettings::default(), Severity::of(&record), "ERROR syncing", 3, Some(&record));
+        let expected = format!(
+            "PRIORITY=3\nSYSLOG_FACILITY=16\nSYSLOG_IDENTIFIER=container-replicator\nSYSLOG_PID={}\n\
+             MESSAGE=ERROR syncing\nCODE_FILE=a.rs\nCODE_LINE=7\nSWIFTLET_PEER=10.0.0.2:6201/sdb1\n\
+             SWIFTLET_REPEATED=3\n",
+            std::process::id()
+        );
+        assert_eq!(made.text(), expected);
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //! What is written to standard error goes through [`terminal`], so that log lines and the line of [`progress`] do not
 //! run into each other.
 
+pub mod journal;
 pub mod logger;
 pub mod memory;
 pub mod progress;
 pub mod recon;
+pub mod repeats;
 pub mod service;
 pub mod table;
 pub mod terminal;

@@ -2,6 +2,7 @@
 
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod check;
 mod demo;
 mod info;
 mod locate;
@@ -63,7 +64,7 @@ fn help_says_what_it_is_and_how_it_exits() {
     for code in ["   0  ", "   1  ", "   2  ", "  75  "] {
         assert!(help.stdout.contains(code), "{}", help.stdout);
     }
-    for subcommand in ["  demo  ", "  info  ", "  ring  ", "  locate  "] {
+    for subcommand in ["  check  ", "  demo  ", "  info  ", "  ring  ", "  locate  "] {
         assert!(help.stdout.contains(subcommand), "{}", help.stdout);
     }
     for line in help.stdout.lines() {
@@ -72,6 +73,9 @@ fn help_says_what_it_is_and_how_it_exits() {
     let short = agent("-h").exits(0);
     assert_eq!(short.stdout, help.stdout);
     agent("info --help").exits(0).prints("<DB>");
+    let check = agent("check --help").exits(0).prints("Exit status");
+    assert!(check.stdout.lines().all(|line| line.chars().count() <= 80), "{}", check.stdout);
+    assert!(!check.stdout.contains("--probe"), "that is for itself");
     agent("demo --help").exits(0).prints("--keep <DIR>");
     let locate = agent("locate --help").exits(0).prints("--all-handoffs").prints("Exit status");
     assert!(locate.stdout.lines().all(|line| line.chars().count() <= 80), "{}", locate.stdout);

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use swiftlet::broker::Broker;
 use swiftlet::delta::{self, PageDigest};
@@ -261,6 +261,29 @@ fn callers_out_of_turn_are_cut_off() {
     });
     assert!(ended.contains("a batch without rows"), "{ended}");
     const { assert!(ROWS_LIMIT < FRAME_LIMIT) };
+}
+
+#[test]
+fn the_time_is_told_whatever_is_under_way_and_puts_an_end_to_it() {
+    let world = answering();
+    let told = |liar: &mut Liar| {
+        let since = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as u64;
+        let before = since();
+        liar.say(&Message::AskTime);
+        match liar.hear() {
+            Some(Message::Time(time)) => assert!((before..=since()).contains(&time), "{time}"),
+            other => panic!("no time but {other:?}"),
+        }
+    };
+    let ended = serve(&world, |liar| {
+        told(liar);
+        told(liar);
+        offered(liar, &world, 4096);
+        told(liar);
+        liar.say(&Message::Literal(vec![1, 2, 3]));
+        liar.wait_for_the_end();
+    });
+    assert_eq!(ended, "broke the protocol: expected meet, heard a literal window");
 }
 
 #[test]
