@@ -209,6 +209,7 @@ fn catch_signals() -> std::io::Result<Signals> {
         // loses nothing. It is only nicer to finish.
         thread::sleep(GRACE);
         Finishing::wait(FINISH_LIMIT);
+        log::logger().flush();
         std::process::exit(Exit::Failures as i32);
     })?;
     Ok(signals)

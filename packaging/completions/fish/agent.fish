@@ -35,11 +35,17 @@ complete -c agent -n "__fish_agent_needs_command" -s q -l quiet -d 'Log warnings
 complete -c agent -n "__fish_agent_needs_command" -s h -l help -d 'Print help'
 complete -c agent -n "__fish_agent_needs_command" -s V -l version -d 'Print version'
 complete -c agent -n "__fish_agent_needs_command" -f -a "demo" -d 'Drive a cluster of loopback nodes through its whole life'
+complete -c agent -n "__fish_agent_needs_command" -f -a "check" -d 'See whether conf, rings, drives, peers and machine are in order'
 complete -c agent -n "__fish_agent_needs_command" -f -a "info" -d 'Describe one database, and what a pass would do with it'
 complete -c agent -n "__fish_agent_needs_command" -f -a "locate" -d 'Find where an account, container or object belongs, and who has it'
+complete -c agent -n "__fish_agent_needs_command" -f -a "status" -d 'Say how this node is doing: in sync, since when, and if not, why'
 complete -c agent -n "__fish_agent_needs_command" -f -a "ring" -d 'Make, change and show a ring, with swift-ring-builder\'s commands'
 complete -c agent -n "__fish_agent_using_subcommand demo" -l keep -d 'Build it here and leave it, not in a temporary directory' -r -F
 complete -c agent -n "__fish_agent_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c agent -n "__fish_agent_using_subcommand check" -l config -d 'Conf file, or a directory of fragments [default: /etc/swift/container-server.conf]' -r -F
+complete -c agent -n "__fish_agent_using_subcommand check" -l probe -d 'Look at one drive, for the check that started this' -r
+complete -c agent -n "__fish_agent_using_subcommand check" -l json -d 'Print one JSON object'
+complete -c agent -n "__fish_agent_using_subcommand check" -s h -l help -d 'Print help'
 complete -c agent -n "__fish_agent_using_subcommand info" -l config -d 'Conf file, or a directory of fragments [default: /etc/swift/container-server.conf]' -r -F
 complete -c agent -n "__fish_agent_using_subcommand info" -l json -d 'Print one JSON object'
 complete -c agent -n "__fish_agent_using_subcommand info" -s h -l help -d 'Print help'
@@ -49,6 +55,9 @@ complete -c agent -n "__fish_agent_using_subcommand locate" -l policy -d 'Storag
 complete -c agent -n "__fish_agent_using_subcommand locate" -s a -l all-handoffs -d 'All handoffs, not only as many as there are primaries'
 complete -c agent -n "__fish_agent_using_subcommand locate" -l json -d 'Print one JSON object'
 complete -c agent -n "__fish_agent_using_subcommand locate" -s h -l help -d 'Print help'
+complete -c agent -n "__fish_agent_using_subcommand status" -l config -d 'Conf file, or a directory of fragments [default: /etc/swift/container-server.conf]' -r -F
+complete -c agent -n "__fish_agent_using_subcommand status" -l json -d 'Print one JSON object'
+complete -c agent -n "__fish_agent_using_subcommand status" -s h -l help -d 'Print help'
 complete -c agent -n "__fish_agent_using_subcommand ring" -s h -l help -d 'Print help'
 complete -c agent -n "__fish_agent_using_subcommand ring" -a create -d 'Makes a builder of 2^<part_power> partitions, each with <replicas> replicas'
 complete -c agent -n "__fish_agent_using_subcommand ring" -a add -d 'Adds devices'
