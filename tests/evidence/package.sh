@@ -140,9 +140,8 @@ if [[ ${1:-} != --in-a-network-of-its-own ]]; then
     say "debootstrap of a minimal Debian 12"
     debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,adduser bookworm "$work/node1" "$mirror" >"$work/debootstrap" ||
         { tail -n 5 "$work/debootstrap"; cannot "debootstrap failed"; }
-    # Nothing that could be fetched, nothing that is fetched.
+    # From here on there is nothing to fetch from.
     rm -f "$work/node1/etc/apt/sources.list"
-    # It is asked in another moment than installing or replicating whether there is time to clean up.
     cp -a --reflink=auto "$work/node1" "$work/node2"
     code=0
     unshare --net bash "$0" --in-a-network-of-its-own "$work" || code=$?
