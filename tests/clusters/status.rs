@@ -190,6 +190,11 @@ fn what_is_kept_may_be_damaged_foreign_or_nowhere() {
         assert_eq!(passed.count("failure"), 0);
         assert_eq!(said(&cluster, 0, 0)["in_sync"], true);
     }
+    edit(&cluster, 0, |kept| kept["version"] = 99.into());
+    let report = said(&cluster, 0, 0);
+    assert!(report["notes"][0].as_str().expect("a note").contains("it is of version 99"), "{report}");
+    assert_eq!(report["last_pass"], Value::Null, "what another version means is not guessed");
+    cluster.once(0, "").ended(0).said("it is of version 99, we know 1; it is begun anew");
     // A directory that cannot be.
     let file = cluster.conf(0).display().to_string();
     cluster.configure(0, &[("agent_state_path", &format!("{file}/state"))]);
