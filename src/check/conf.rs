@@ -174,7 +174,7 @@ fn judge(config: &Config) -> Vec<Finding> {
 }
 
 /// Swift's options that the agent goes by.
-const HONOURED: [&str; 26] = [
+const HONOURED: [&str; 29] = [
     "bind_ip",
     "bind_port",
     "concurrency",
@@ -185,6 +185,8 @@ const HONOURED: [&str; 26] = [
     "handoff_delete",
     "handoffs_only",
     "interval",
+    "ionice_class",
+    "ionice_priority",
     "log_address",
     "log_facility",
     "log_level",
@@ -194,6 +196,7 @@ const HONOURED: [&str; 26] = [
     "log_udp_port",
     "max_diffs",
     "mount_check",
+    "nice_priority",
     "node_timeout",
     "per_diff",
     "reclaim_age",
@@ -204,14 +207,12 @@ const HONOURED: [&str; 26] = [
 ];
 
 /// Swift's options that it does not go by, and what that means.
-const NOT_HONOURED: [(&str, &str); 19] = [
+const NOT_HONOURED: [(&str, &str); 16] = [
     ("daemonize", "the agent is a daemon unless it is started with --once"),
     ("db_preallocation", "databases grow as SQLite has them grow; remove it if no other daemon wants it"),
     ("db_query_logging", "nothing is logged of single statements; remove it if no other daemon wants it"),
     ("disable_fallocate", "the agent never asks for space beforehand; fallocate_reserve holds in any case"),
     ("eventlet_debug", "the agent has no eventlet; remove it if no other daemon wants it"),
-    ("ionice_class", "set IOSchedulingClass= in the unit, which is idle as packaged"),
-    ("ionice_priority", "set IOSchedulingPriority= in the unit"),
     ("log_custom_handlers", "they are Python; logs go to syslog, the journal or standard error"),
     ("log_statsd_default_sample_rate", "no metrics are sent to statsd yet"),
     ("log_statsd_host", "no metrics are sent to statsd yet; swift-recon has those of passes"),
@@ -219,7 +220,6 @@ const NOT_HONOURED: [(&str, &str); 19] = [
     ("log_statsd_port", "no metrics are sent to statsd yet"),
     ("log_statsd_sample_rate_factor", "no metrics are sent to statsd yet"),
     ("statsd_emit_legacy", "no metrics are sent to statsd yet"),
-    ("nice_priority", "set Nice= in the unit, which is 10 as packaged"),
     ("rsync_compress", "there is no rsync; agent_compress says whether files are compressed on the way"),
     ("rsync_module", "there is no rsync; files travel on the agents' own connections"),
     ("sync_method", "there is one method; remove it"),

@@ -11,9 +11,9 @@ use signal_hook::flag;
 
 use super::{Exit, RunOptions, Stderr, Verbosity, complain, print};
 use crate::broker::Broker;
-use crate::config::Config;
+use crate::config::{Config, IoNice};
 use crate::daemon::{self, Signals, unix_now};
-use crate::drive::keep_heap_small;
+use crate::drive::{keep_heap_small, set_io_priority, set_nice};
 use crate::node::Node;
 use crate::pass::{self, Observer, PassLock, PassLockError, Scope};
 use crate::report::logger::{self, LogSettings};
@@ -31,11 +31,13 @@ pub fn run(options: RunOptions) -> Exit {
         Ok(config) => config,
         Err(error) => return complain(error),
     };
+    // Before anything is given up: who starts as root may ask for more than its turn.
+    let unranked = take_rank(&config);
     if let Err(error) = become_user(&config.user) {
         return complain(error);
     }
     start_log(&config, &options);
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().map(ToString::to_string).chain(unranked) {
         warn!("{warning}");
     }
     let signals = match catch_signals() {
@@ -49,6 +51,23 @@ pub fn run(options: RunOptions) -> Exit {
     Finishing::wait(FINISH_LIMIT);
     log::logger().flush();
     exit
+}
+
+/// Takes its turn on processors and drives as the conf says (`swift/common/utils: modify_priority`). What cannot be had is
+/// returned, to be told: it is no reason not to work.
+fn take_rank(config: &Config) -> Vec<String> {
+    let mut refused = Vec::new();
+    if let Some(nice) = config.nice_priority
+        && let Err(error) = set_nice(nice)
+    {
+        refused.push(format!("nice_priority {nice} cannot be had: {error}"));
+    }
+    if let Some(IoNice { class, priority }) = config.ionice
+        && let Err(error) = set_io_priority(class as u8, priority)
+    {
+        refused.push(format!("ionice_class {class:?}, ionice_priority {priority} cannot be had: {error}"));
+    }
+    refused
 }
 
 fn once(config: Config, options: &RunOptions, stop: Stop) -> Exit {

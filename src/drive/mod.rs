@@ -40,7 +40,9 @@ pub use sight::Sight;
 pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
 pub use source::{Resting, Source};
 pub use stage::{InstallError, Replaced, Settled, Staged, Why, replaced_files};
-pub use sys::{cannot_clone, clock_is_kept, clone_blocks, keep_heap_small, trim_heap};
+pub use sys::{
+    cannot_clone, clock_is_kept, clone_blocks, keep_heap_small, set_io_priority, set_nice, trim_heap,
+};
 pub use writeout::WriteOut;
 
 /// The name of a device: that of a directory below `devices`, and safe to use as one.

@@ -2,8 +2,8 @@
 //!
 //! Most are one `fcntl` or `ioctl` on a descriptor that the caller lends us as a `&File`, so it is open for as long as the
 //! call lasts; each passes plain integers, so the kernel reads and writes no memory of ours. Two tell the C library's
-//! allocator how to go about its work, in integers as well. The last has the kernel fill a struct of integers that is ours
-//! alone. That is the whole argument.
+//! allocator how to go about its work, and two the kernel in which order to serve us, in integers as well. The last has the
+//! kernel fill a struct of integers that is ours alone. That is the whole argument.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -94,6 +94,24 @@ pub fn trim_heap() {
     };
 }
 
+/// Has this thread, and those that it starts from now on, take its turn on processors with this niceness, -20 to 19.
+pub fn set_nice(nice: i8) -> io::Result<()> {
+    // SAFETY: integer arguments; zero is the calling thread.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice.into()) })
+}
+
+/// Has this thread, and those that it starts from now on, take its turn on drives with this class (1 real time, 2 best
+/// effort, 3 idle) and priority in it, 0 to 7.
+pub fn set_io_priority(class: u8, priority: u8) -> io::Result<()> {
+    let wanted = libc::c_long::from(class) << IOPRIO_CLASS_SHIFT | libc::c_long::from(priority);
+    let (whose, caller): (libc::c_long, libc::c_long) = (IOPRIO_WHO_PROCESS, 0);
+    // SAFETY: integer arguments, as wide as the kernel takes them.
+    match unsafe { libc::syscall(libc::SYS_ioprio_set, whose, caller, wanted) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Does the kernel hold the clock to be in step with others, as it is told by whoever keeps it so (`adjtimex`)?
 pub fn clock_is_kept() -> io::Result<bool> {
     // SAFETY: a struct of integers, for which zeros are values.
@@ -108,6 +126,9 @@ fn check(answer: libc::c_int) -> io::Result<()> {
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// `linux/ioprio.h`: whose priority, and where in it the class stands.
+const IOPRIO_WHO_PROCESS: libc::c_long = 1;
+const IOPRIO_CLASS_SHIFT: u32 = 13;
 /// Threads that work at once seldom allocate at once.
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 2;
@@ -116,3 +137,29 @@ const HEAPS: libc::c_int = 2;
 const LARGE_PIECE_BYTES: libc::c_int = 256 << 10;
 /// `fcntl.h: F_SETSIG`, which the libc crate leaves out.
 const F_SETSIG: libc::c_int = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_and_those_it_starts_take_their_turn_as_told() {
+        let seen = || {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("a line");
+            // Behind the name, which may hold spaces, the niceness is the seventeenth field.
+            let nice = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16)?.parse().ok());
+            // SAFETY: integer arguments.
+            let io = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0 as libc::c_long) };
+            (nice, io)
+        };
+        let told = std::thread::spawn(move || {
+            set_nice(7).expect("anybody may be nicer");
+            set_io_priority(2, 6).expect("anybody may be nicer");
+            let own = seen();
+            (own, std::thread::spawn(seen).join().expect("no panic"))
+        });
+        let (own, started) = told.join().expect("no panic");
+        assert_eq!((own, started), ((Some(7), 2 << 13 | 6), (Some(7), 2 << 13 | 6)));
+        assert_ne!(seen(), own);
+    }
+}
