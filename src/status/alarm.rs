@@ -99,15 +99,14 @@ pub fn answer(report: &Report) -> String {
                 .filter(|peer| peer.behind.unwrap_or(0) > 0 || peer.hindered.is_some())
                 .map(|peer| peer.id)
                 .collect();
-            if waiting > 0 || !peers.is_empty() {
-                let oldest = report.oldest_change.filter(|_| waiting > 0);
-                let oldest = oldest
+            let on = count(peers.len() as u64, "peer");
+            if waiting > 0 {
+                let oldest = report
+                    .oldest_change
                     .map_or_else(String::new, |time| format!(", oldest change {}", ago(report.now, time)));
-                parts.push(format!(
-                    "{} behind on {}{oldest}",
-                    count(waiting, "database"),
-                    count(peers.len() as u64, "peer")
-                ));
+                parts.push(format!("{} behind on {on}{oldest}", count(waiting, "database")));
+            } else if !peers.is_empty() {
+                parts.push(format!("something is in the way of {on}, nothing known to be behind"));
             }
             let since = since.map_or_else(String::new, |time| format!(" since {}", when(time)));
             format!(
@@ -546,6 +545,9 @@ mod tests {
             text,
             "not in sync since 2025-06-15 14:56:40 UTC (10 min ago): 3 databases behind on 1 peer, oldest change 4 min ago"
         );
+        let (_, text) =
+            said(Report { databases_behind: 0, ..apart(600.0, 600.0, 600.0, 9, Kind::Unreachable) });
+        assert!(text.ends_with(": something is in the way of 1 peer, nothing known to be behind"), "{text}");
         let (yes, text) = said(with(|report| report.devices[0].problem = Some("gone".into())));
         assert_eq!((yes, text.as_str()), (Some(false), "not in sync: 1 of 1 drive cannot be used"));
         let (yes, text) = said(with(|report| report.devices[0].in_sync_since = None));
