@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::rebuilding::{Canvas, Rebuilding};
-use super::trouble::{Trouble, refuse_io};
+use super::trouble::{Trouble, WINDOW_SIZE, refuse_io};
 use super::writing::Writing;
 use crate::budget::Share;
 use crate::delta::{Geometry, PageIndex, Unpacker, WindowNode, WindowTree};
@@ -205,7 +205,5 @@ impl Arriving {
     }
 }
 
-/// What a window holds that does not hold a window.
-pub const WINDOW_SIZE: Violation = Violation::Lie("a window of another size");
 /// How long we wait for writers, and they for us, at most.
 const PATIENCE: Patience = Patience { lock: Duration::from_secs(10), hold: Duration::from_secs(10) };

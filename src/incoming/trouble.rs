@@ -83,3 +83,6 @@ pub fn refuse_io(error: io::Error) -> Refusal {
         _ => Refusal::Failed(error.to_string()),
     }
 }
+
+/// What a window holds that does not hold a window.
+pub const WINDOW_SIZE: Violation = Violation::Lie("a window of another size");

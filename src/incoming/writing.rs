@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 
-use super::arriving::WINDOW_SIZE;
-use super::trouble::{Trouble, refuse_io};
+use super::trouble::{Trouble, WINDOW_SIZE, refuse_io};
 use crate::delta::{Piece, Unpacker, Window, WindowNode, WindowTree};
 use crate::drive::{WriteOut, holes};
 use crate::peer::PeerError;

@@ -6,47 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
-
-use super::gather::{DeviceNow, PeerNow, Report, earliest};
+use super::facts::{Alarm, AlarmKind, DeviceNow, PeerNow, Report, earliest};
 use super::kept::Hindrance;
 use crate::obstacle::{Cause, Kind};
 use crate::report::text::{thousands, utc};
-
-/// Something that needs a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Alarm {
-    /// What a machine may go by.
-    pub kind: AlarmKind,
-    /// What it is about: a device of ours, or a peer's address; empty for the node.
-    pub about: String,
-    /// What is the matter, in a sentence.
-    pub text: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-/// Kinds of alarms, in the order in which they are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AlarmKind {
-    /// No device of the ring is on this node.
-    NotInRing,
-    /// A drive cannot be used.
-    Drive,
-    /// Nobody serves peers here.
-    NoAgent,
-    /// A peer or a device comes near `reclaim_age`.
-    ReclaimAge,
-    /// No pass has ever been made.
-    NoPass,
-    /// Something is in the way, and does not go away by itself.
-    Stuck,
-    /// A damaged database was put in quarantine not long ago.
-    Quarantined,
-    /// Rows differ and nothing says which are right.
-    Tied,
-}
 
 /// Is the node in sync, and since when? `None` if no pass has walked all of every device.
 pub fn in_sync(report: &Report) -> (Option<bool>, Option<f64>) {
@@ -347,7 +310,7 @@ const LOOK_AT_QUARANTINE: &str = "look at the drive; agent locate shows whether 
 
 #[cfg(test)]
 mod tests {
-    use super::super::gather::{AgentNow, BadNow, BadWithNow};
+    use super::super::facts::{AgentNow, BadNow, BadWithNow};
     use super::super::kept::PassNote;
     use super::*;
 

@@ -4,16 +4,18 @@
 //! passes writes as it goes ([`keeper`]): when they were, how each device fared with each peer, and the databases that are
 //! worst off. It does not grow with databases. All else is looked at when somebody asks ([`gather`]): the ledgers, the
 //! mounts, the quarantine, the processes, so that the answer is the same whether an agent runs or not, and no old file is
-//! taken for the present. From both it follows what needs a person ([`alarm`]), by rules that touch nothing.
+//! taken for the present. From these [`facts`] it follows what needs a person ([`alarm`]), by rules that touch nothing.
 //!
 //! None of this may make a pass worse: what cannot be written or read is told once and passed by.
 
 pub mod alarm;
+pub mod facts;
 pub mod gather;
 pub mod keeper;
 pub mod kept;
 pub mod process;
 mod round;
 
-pub use gather::{Report, gather};
+pub use facts::Report;
+pub use gather::gather;
 pub use keeper::{Keeper, Watch};

@@ -8,7 +8,7 @@ use crate::obstacle::Kind;
 use crate::pass::Leg;
 use crate::report::text::{cut_middle, printable, size, thousands, utc};
 use crate::status::alarm::{ago, count, span};
-use crate::status::gather::{BadNow, DeviceNow, PeerNow, Report};
+use crate::status::facts::{BadNow, DeviceNow, PeerNow, Report};
 use crate::status::kept::{Doing, PassNote};
 
 /// The whole page.
