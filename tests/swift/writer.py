@@ -46,7 +46,8 @@ if __name__ == "__main__":
                 acknowledged.write("".join(f"{name} {waited:.4f}\n" for name in names))
                 if number % READ_EVERY == READ_EVERY - 1:
                     broker.get_info()
-            except DatabaseConnectionError:
+            except (DatabaseConnectionError, FileNotFoundError):
+                # Who waited for the directory's lock while it was removed finds no directory: refused, not acknowledged.
                 break
             finally:
                 if broker.conn:
