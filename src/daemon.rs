@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{error, info, warn};
 
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::incoming;
+use crate::look::seconds;
 use crate::node::{Node, NodeError};
 use crate::pass::{self, PassLock, PassLockError, Scope};
 use crate::report::service::{self, Heartbeat, PassStatus};
@@ -221,7 +222,7 @@ fn listen(config: &Config) -> Result<TcpListener, DaemonError> {
 
 /// Seconds since 1970.
 pub fn unix_now() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    seconds(SystemTime::now())
 }
 
 fn random_part() -> f64 {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::Drive;
-use super::sight::{GRAIN, nanoseconds};
+use super::sight::{is_settled, times};
 use crate::hash_path::{Hash, Partition};
 
 /// A partition's directories and databases, in the order of a walk, as they are come by.
@@ -46,13 +46,11 @@ impl Listing {
     /// As `stat`.
     pub fn enter(&mut self, suffix: &Path) -> io::Result<()> {
         let inode = fs::metadata(suffix)?;
-        let modified = nanoseconds(inode.mtime(), inode.mtime_nsec());
-        let changed = nanoseconds(inode.ctime(), inode.ctime_nsec());
-        self.newest_ns = self.newest_ns.max(modified).max(changed);
         for number in [inode.dev(), inode.ino()] {
             self.hasher.update(&number.to_le_bytes());
         }
-        for time in [modified, changed] {
+        for time in times(&inode) {
+            self.newest_ns = self.newest_ns.max(time);
             self.hasher.update(&time.to_le_bytes());
         }
         Ok(())
@@ -71,8 +69,7 @@ impl Listing {
 
     /// Nothing changed so recently before it was begun that another change could have left the same times.
     pub fn is_settled(&self) -> bool {
-        let now_ns = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
-        self.newest_ns + (GRAIN.as_nanos() as i128) < now_ns
+        is_settled(self.newest_ns, self.now)
     }
 }
 

@@ -31,8 +31,7 @@ impl Sight {
     /// is there whose changes would not show. What was read between two equal sights is then what is there for as long
     /// as the sight stays the same.
     pub fn is_settled(&self, now: SystemTime) -> bool {
-        let now_ns = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
-        self.usual && self.newest_ns + (GRAIN.as_nanos() as i128) < now_ns
+        self.usual && is_settled(self.newest_ns, now)
     }
 }
 
@@ -64,14 +63,13 @@ impl HashDir {
                 hasher.update(b"-");
                 continue;
             };
-            let modified = nanoseconds(inode.mtime(), inode.mtime_nsec());
-            let changed = nanoseconds(inode.ctime(), inode.ctime_nsec());
-            newest_ns = newest_ns.max(modified).max(changed);
             for number in [inode.dev(), inode.ino(), inode.size()] {
                 hasher.update(&number.to_le_bytes());
             }
-            hasher.update(&modified.to_le_bytes());
-            hasher.update(&changed.to_le_bytes());
+            for time in times(inode) {
+                newest_ns = newest_ns.max(time);
+                hasher.update(&time.to_le_bytes());
+            }
         }
         let hash = hasher.finalize();
         let fingerprint = std::array::from_fn(|at| hash.as_bytes()[at]);
@@ -87,13 +85,21 @@ fn stat(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
-pub(super) fn nanoseconds(seconds: i64, rest: i64) -> i128 {
-    i128::from(seconds) * 1_000_000_000 + i128::from(rest)
+/// When an inode was modified and when it was changed, in nanoseconds since 1970.
+pub(super) fn times(inode: &Metadata) -> [i128; 2] {
+    [(inode.mtime(), inode.mtime_nsec()), (inode.ctime(), inode.ctime_nsec())]
+        .map(|(seconds, rest)| i128::from(seconds) * 1_000_000_000 + i128::from(rest))
+}
+
+/// Is a time, in nanoseconds since 1970, so long before `now` that another change could not have left the same?
+pub(super) fn is_settled(newest_ns: i128, now: SystemTime) -> bool {
+    let now_ns = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+    newest_ns + (GRAIN.as_nanos() as i128) < now_ns
 }
 
 /// Far above the tick of any file system's clock: ext4 and XFS stamp with a tick of some milliseconds, older ones with a
 /// second or two.
-pub(super) const GRAIN: Duration = Duration::from_secs(2);
+const GRAIN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

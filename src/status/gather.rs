@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::drive::{DeviceName, Drive, HashDir};
 use crate::hash_path::Partition;
 use crate::ledger::{Key, Ledger};
+use crate::look::seconds;
 use crate::node::{Node, NodeError};
 use crate::obstacle::Kind;
 use crate::report::memory;
@@ -414,11 +415,6 @@ fn worst(kept: &Kept, ring: &Ring, devices: &[DeviceNow], mut waiting: Vec<Waiti
         });
     }
     worst
-}
-
-/// Seconds since 1970.
-fn seconds(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// When a drive that does not answer is given up.

@@ -21,6 +21,7 @@ use super::round::{self, Found, Hindered};
 use crate::config::{Config, STATE_PATH};
 use crate::hash_path::Partition;
 use crate::ledger::{LedgerError, Span};
+use crate::look::seconds;
 use crate::node::Node;
 use crate::obstacle::{Cause, Obstacle};
 use crate::pass::{Leg, Observer, RoundOver, Scope};
@@ -336,7 +337,7 @@ impl Observer for Watch<'_> {
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    seconds(SystemTime::now())
 }
 
 /// How often a pass writes how far it is.

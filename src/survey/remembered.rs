@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
-use std::time::SystemTime;
 
+use super::now_secs;
 use crate::drive::ListingFingerprint;
 use crate::hash_path::{Hash, PartShift, Partition};
 use crate::ledger::{Entry, Key, Ledger, LedgerError, Listing, PAGE_ENTRIES};
@@ -168,10 +168,6 @@ impl Memory for Remembered<'_> {
             self.write();
         }
     }
-}
-
-fn now_secs() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// As many databases as there are suffixes. In a partition with more, a directory that is listed holds several.
