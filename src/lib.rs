@@ -37,6 +37,7 @@ pub mod drive;
 pub mod ring;
 pub mod config;
 pub mod tally;
+pub mod bandwidth;
 pub mod budget;
 pub mod stop;
 pub mod pickle;

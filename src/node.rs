@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use log::{error, warn};
 
+use crate::bandwidth::Bandwidth;
 use crate::budget::Budget;
 use crate::config::{self, Config};
-use crate::drive::{DeviceName, Drive, DriveError};
+use crate::drive::{DeviceName, Drive, DriveError, Pressure};
 use crate::ledger::{Ledger, Neighbours, Terms};
 use crate::ring::{Device, DeviceId, Ring, RingError, RingWatch};
 use crate::stop::Stop;
@@ -28,11 +29,14 @@ pub struct Node {
     pub caches_bytes: u64,
     /// See there.
     pub caches: Budget,
+    /// What each peer may be sent.
+    pub bandwidth: Bandwidth,
     /// The wish to stop.
     pub stop: Stop,
     my_addresses: Vec<String>,
     ring: Mutex<RingWatch>,
     ledgers: Mutex<HashMap<DeviceName, Option<Arc<Ledger>>>>,
+    pressures: Mutex<HashMap<DeviceName, Arc<Pressure>>>,
     neighbours: Mutex<HashMap<DeviceId, ByRing>>,
 }
 
@@ -90,10 +94,12 @@ impl Node {
             answering: Budget::new(memory.each_way),
             caches_bytes: memory.caches,
             caches: Budget::new(memory.caches),
+            bandwidth: Bandwidth::new(config.agent.bandwidth_bytes_per_sec),
             stop,
             my_addresses,
             ring: Mutex::new(ring),
             ledgers: Mutex::default(),
+            pressures: Mutex::default(),
             neighbours: Mutex::default(),
             config,
         })
@@ -141,7 +147,11 @@ impl Node {
     /// # Errors
     /// As [`Drive::open`].
     pub fn drive(&self, name: &DeviceName) -> Result<Drive, DriveError> {
-        Drive::open(&self.config.devices, name, self.config.mount_check)
+        let drive = Drive::open(&self.config.devices, name, self.config.mount_check)?;
+        let mut pressures = self.pressures.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown = || Arc::new(Pressure::new(name, drive.tmp(), self.config.agent.drive_latency));
+        let pressure = pressures.entry(name.clone()).or_insert_with(unknown).clone();
+        Ok(drive.under(pressure))
     }
 
     /// Whom a device of ours shares partitions with, by a ring. Found out once a ring, for every peer asks.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::bandwidth::{Lane, Turn};
 use crate::delta::Pace;
 use crate::protocol::Violation;
 use crate::protocol::message::Message;
@@ -102,6 +103,8 @@ pub struct Peer<S> {
     at_work_since: Option<Instant>,
     /// What the link to it takes, as last seen.
     pub pace: Pace,
+    /// What the link may be given.
+    lane: Option<Lane>,
     bytes_sent: u64,
     bytes_received: u64,
 }
@@ -134,6 +137,12 @@ impl Peer<TcpStream> {
         }
         Err(PeerError::Unreachable(failure))
     }
+
+    /// Where it is; `None` if it is gone.
+    pub fn address(&self) -> Option<IpAddr> {
+        // A peer that came over a socket for both kinds of addresses is the same host as ever.
+        self.stream.peer_addr().ok().map(|address| address.ip().to_canonical())
+    }
 }
 
 impl<S: Stream> Peer<S> {
@@ -150,6 +159,7 @@ impl<S: Stream> Peer<S> {
             last_said: Instant::now(),
             at_work_since: None,
             pace: Pace::default(),
+            lane: None,
             bytes_sent: 0,
             bytes_received: 0,
         };
@@ -168,6 +178,11 @@ impl<S: Stream> Peer<S> {
         Ok(peer)
     }
 
+    /// Says no more from now on than its lane allows.
+    pub fn keep_to(&mut self, lane: Option<Lane>) {
+        self.lane = lane;
+    }
+
     /// Says one message.
     ///
     /// # Errors
@@ -181,8 +196,47 @@ impl<S: Stream> Peer<S> {
     /// # Errors
     /// As [`Peer::say`].
     pub fn say_frame(&mut self, frame: &[u8]) -> Result<(), PeerError> {
+        match self.lane.as_ref().map(|lane| lane.book(frame.len(), Instant::now())) {
+            None => self.say_at_once(frame),
+            Some(turn) => self.say_in_turn(frame, turn),
+        }
+    }
+
+    fn say_at_once(&mut self, frame: &[u8]) -> Result<(), PeerError> {
         self.last_said = Instant::now();
         self.write(frame)
+    }
+
+    /// Says a frame a little at a time. Before it is begun the peer is told that we are still here; once it is, it takes no
+    /// longer than the peer has patience, whatever the limit.
+    fn say_in_turn(&mut self, frame: &[u8], turn: Turn) -> Result<(), PeerError> {
+        self.sleep_until(turn.begins)?;
+        let lasts = turn.lasts.min(self.node_timeout / 4);
+        for (slice, nth) in frame.chunks(SLICE_BYTES).zip(0_u32..) {
+            let said_before = (nth as usize * SLICE_BYTES) as f64 / frame.len() as f64;
+            let due = turn.begins + lasts.mul_f64(said_before);
+            if nth > 0 {
+                self.pause(due.saturating_duration_since(Instant::now()))?;
+            }
+            self.say_at_once(slice)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for our turn.
+    fn sleep_until(&mut self, turn: Instant) -> Result<(), PeerError> {
+        loop {
+            let left = turn.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.pause(left.min(self.node_timeout / 5).min(SLICE))?;
+            self.still_here()?;
+        }
+    }
+
+    fn pause(&self, time: Duration) -> Result<(), PeerError> {
+        if self.stop.sleep(time) { Err(PeerError::Stopped) } else { Ok(()) }
     }
 
     /// Says `Working` if nothing was said for a while, so that a peer that waits for an answer keeps waiting.
@@ -193,7 +247,8 @@ impl<S: Stream> Peer<S> {
         if self.last_said.elapsed() < self.node_timeout / 5 {
             return Ok(());
         }
-        self.say(&Message::Working)
+        // Out of turn: it has hardly any bytes, and waits for nobody.
+        self.say_at_once(&wire::encode(&Message::Working))
     }
 
     /// Does something long, saying `Working` now and then so that a peer that waits for the result keeps waiting.
@@ -413,6 +468,8 @@ impl<S: Stream> Peer<S> {
     }
 }
 
+/// What is said at once of a message that has to keep to a lane.
+const SLICE_BYTES: usize = 64 << 10;
 /// How long a peer may be at work on one thing. Merging half a billion rows takes less.
 const WORK_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// How long to look away from long work, which calls us when it is done.
@@ -432,6 +489,7 @@ fn broken(error: io::Error) -> PeerError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bandwidth::Bandwidth;
 
     const SHORT: Duration = Duration::from_millis(400);
 
@@ -636,6 +694,67 @@ mod tests {
         assert!(matches!(stopped, PeerError::Stopped), "{stopped:?}");
         assert!(matches!(full.join().expect("no panic"), Some(PeerError::Stopped)));
         assert!(begun.elapsed() < Duration::from_secs(5));
+        wish.join().expect("no panic");
+    }
+
+    /// A lane of so many bytes a second.
+    fn lane(bytes_per_sec: u64) -> Option<Lane> {
+        Bandwidth::new(Some(bytes_per_sec)).lane(IpAddr::from([10, 0, 0, 1]))
+    }
+
+    #[test]
+    fn what_is_said_keeps_to_its_lane_and_comes_evenly() {
+        let (mut one, mut other) = pair(Duration::from_secs(60), &Stop::default());
+        one.keep_to(lane(4 << 20));
+        let window = wire::encode(&Message::Literal(vec![7; 512 << 10]));
+        let begun = Instant::now();
+        let sender = thread::spawn(move || (0..4).for_each(|_| one.say_frame(&window).expect("taken")));
+        let whole = (0..4).map(|_| other.hear().map(|_| begun.elapsed()).expect("heard")).collect::<Vec<_>>();
+        sender.join().expect("no panic");
+        for (nth, elapsed) in whole.iter().enumerate() {
+            // All of it takes half a second, less the last slice of each.
+            let due = Duration::from_millis(125 * (nth as u64 + 1)) - Duration::from_millis(17);
+            assert!(*elapsed >= due, "{whole:?}");
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_turn_is_not_taken_for_dead_and_loses_nothing() {
+        let (mut one, mut other) = pair(SHORT, &Stop::default());
+        one.keep_to(lane(64 << 10));
+        let sender = thread::spawn(move || {
+            for byte in 0..3 {
+                one.say(&Message::Literal(vec![byte; 128 << 10])).expect("taken");
+            }
+            one
+        });
+        let (mut alive, mut heard) = (0, Vec::new());
+        while heard.len() < 3 {
+            match other.hear().expect("it is there") {
+                Message::Working => alive += 1,
+                message => heard.push(message),
+            }
+        }
+        assert_eq!(heard, [0, 1, 2].map(|byte| Message::Literal(vec![byte; 128 << 10])));
+        // Two waits of two seconds; a fifth of the patience is 80 ms.
+        assert!(alive >= 10, "{alive}");
+        drop(sender.join().expect("no panic"));
+    }
+
+    #[test]
+    fn who_waits_for_a_turn_stops_when_told() {
+        let stop = Stop::default();
+        let (mut one, _other) = pair(Duration::from_secs(60), &stop);
+        one.keep_to(lane(1 << 10));
+        one.say(&Message::Missing).expect("its turn is now");
+        let wish = thread::spawn(move || {
+            thread::sleep(SHORT / 4);
+            stop.wish();
+        });
+        let begun = Instant::now();
+        let said = (0..).find_map(|_| one.say(&Message::Literal(vec![7; 10_000])).err());
+        assert!(matches!(said, Some(PeerError::Stopped)), "{said:?}");
+        assert!(begun.elapsed() < SHORT * 5);
         wish.join().expect("no panic");
     }
 

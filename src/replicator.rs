@@ -586,7 +586,10 @@ impl<'a> Replicator<'a> {
 
     fn call(&self, address: &(String, u16)) -> Result<Peer<TcpStream>, PeerError> {
         let config = &self.node.config;
-        Peer::call(&address.0, address.1, config.conn_timeout, config.node_timeout, &self.node.stop)
+        let (conn, node) = (config.conn_timeout, config.node_timeout);
+        let mut peer = Peer::call(&address.0, address.1, conn, node, &self.node.stop)?;
+        peer.keep_to(peer.address().and_then(|ip| self.node.bandwidth.lane(ip)));
+        Ok(peer)
     }
 
     /// Says why an exchange failed; nothing if we are stopping.

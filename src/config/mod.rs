@@ -182,6 +182,12 @@ pub struct AgentOptions {
     pub memory_budget_bytes: u64,
     /// `agent_compress`: whether what is sent of a file is compressed; default `auto`.
     pub compress: Compress,
+    /// `agent_bandwidth`: what each peer may be sent a second, in bytes or with `KiB`, `MiB`, `GiB`; at least 16 KiB,
+    /// default 0, no limit.
+    pub bandwidth_bytes_per_sec: Option<u64>,
+    /// `agent_drive_latency_ms`: how long a commit on a drive may take before we go easy on it, in milliseconds; 0 for
+    /// never, default 100.
+    pub drive_latency: Option<Duration>,
     /// `agent_full_check_interval`: within how many seconds every database is looked into and introduced to its peers at least
     /// once, changed or not; default a day.
     pub full_check_interval: Duration,
@@ -361,6 +367,14 @@ impl AgentOptions {
             passes: typed.yes_or_no("agent_passes", true)?,
             memory_budget_bytes: typed.bytes("agent_memory_budget", 1 << 20..=u64::MAX, 32 << 20)?,
             compress: typed.compress("agent_compress")?,
+            bandwidth_bytes_per_sec: match typed.given("agent_bandwidth") {
+                None | Some("0") => None,
+                Some(_) => Some(typed.bytes("agent_bandwidth", 16 << 10..=u64::MAX, 0)?),
+            },
+            drive_latency: match typed.whole("agent_drive_latency_ms", 0..=60_000, 100)? {
+                0 => None,
+                milliseconds => Some(Duration::from_millis(milliseconds)),
+            },
             full_check_interval: typed.seconds("agent_full_check_interval", 86400.0)?,
             state_path: typed.path("agent_state_path", STATE_PATH)?,
             swift_conf: typed.set("agent_swift_conf").map(PathBuf::from),
@@ -833,8 +847,10 @@ impl From<IniError> for ConfigError {
 }
 
 /// The options of our own, by name.
-pub const AGENT_OPTIONS: [&str; 7] = [
+pub const AGENT_OPTIONS: [&str; 9] = [
+    "agent_bandwidth",
     "agent_compress",
+    "agent_drive_latency_ms",
     "agent_full_check_interval",
     "agent_memory_budget",
     "agent_passes",
@@ -911,6 +927,8 @@ mod tests {
                 passes: true,
                 memory_budget_bytes: 32 << 20,
                 compress: Compress::Auto,
+                bandwidth_bytes_per_sec: None,
+                drive_latency: Some(Duration::from_millis(100)),
                 full_check_interval: Duration::from_secs(86400),
                 state_path: PathBuf::from("/var/lib/swiftlet"),
                 swift_conf: None,
@@ -928,7 +946,7 @@ mod tests {
              log_udp_port = 5\nlog_max_line_length = 6\nlog_statsd_host = s\nlog_statsd_port = 7\n\
              log_statsd_default_sample_rate = 0.5\nlog_statsd_sample_rate_factor = 2\nlog_statsd_metric_prefix = p\n\
              statsd_emit_legacy = no\nagent_port_offset = 0\nagent_passes = no\nagent_memory_budget = 2 GiB\n\
-             agent_compress = no\nagent_swift_conf = /c\nrun_pause = 4\n",
+             agent_compress = no\nagent_bandwidth = 3 MiB\nagent_drive_latency_ms = 7\nagent_swift_conf = /c\nrun_pause = 4\n",
         )
         .expect("all good");
         assert_eq!(config.swift_dir, Path::new("/r"));
@@ -948,6 +966,8 @@ mod tests {
         assert_eq!((config.agent.port_offset, config.agent.passes), (0, false));
         assert_eq!(config.agent.memory_budget_bytes, 2 << 30);
         assert_eq!(config.agent.compress, Compress::No);
+        assert_eq!(config.agent.bandwidth_bytes_per_sec, Some(3 << 20));
+        assert_eq!(config.agent.drive_latency, Some(Duration::from_millis(7)));
         assert_eq!(config.agent.swift_conf.as_deref(), Some(Path::new("/c")));
         assert_eq!(config.interval, Duration::from_secs(4));
         assert_eq!(config.warnings, [Warning::RunPause { ignored: false }]);
@@ -984,6 +1004,8 @@ mod tests {
             ("agent_port_offset", &["0", "59334"], &["59335", "65536", "-1"]),
             ("agent_passes", &["yes", "No", "off"], &["enabled", ""]),
             ("agent_compress", &["auto", "Auto", "yes", "No", "off"], &["fast", "", "zstd"]),
+            ("agent_bandwidth", &["0", "16384", "16 KiB", "1gib"], &["16383", "1", "-1", "1 MB/s", ""]),
+            ("agent_drive_latency_ms", &["0", "1", "60000"], &["60001", "-1", "0.5", ""]),
             (
                 "agent_memory_budget",
                 &["1048576", "1024KiB", "1 mib", "17179869183GiB"],
@@ -1009,8 +1031,8 @@ mod tests {
             ("bind_port = 65000", "bind_port 65000 + agent_port_offset 1000: above the last port, 65535"),
             (
                 "agent_pases = no",
-                "agent_pases: no such option, known are agent_compress, agent_full_check_interval, agent_memory_budget, \
-                 agent_passes, agent_port_offset, agent_state_path, agent_swift_conf",
+                "agent_pases: no such option, known are agent_bandwidth, agent_compress, agent_drive_latency_ms, \
+                 agent_full_check_interval, agent_memory_budget, agent_passes, agent_port_offset, agent_state_path, agent_swift_conf",
             ),
             ("lonely", "container-server.conf:2: expected `name = value`"),
             ("a = %(b)s", "[container-replicator] a: refers to an option \"b\" that is not set"),

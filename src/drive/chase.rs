@@ -14,6 +14,7 @@ use std::time::Instant;
 use super::holes;
 use super::live::LiveFile;
 use super::stage::Staged;
+use super::writeout::WriteOut;
 
 /// A copy in the making.
 pub struct Chase {
@@ -24,11 +25,11 @@ pub struct Chase {
 }
 
 impl Chase {
-    /// Copies the first `limit` bytes; what is torn is found later.
+    /// Copies the first `limit` bytes, on their `way` to the disk; what is torn is found later.
     ///
     /// # Errors
     /// If the file cannot be read, or the copy not written.
-    pub fn start(live: &LiveFile, staged: &Staged, limit: u64) -> io::Result<Chase> {
+    pub fn start(live: &LiveFile, staged: &Staged, limit: u64, mut way: WriteOut) -> io::Result<Chase> {
         let window_bytes = window_bytes(limit);
         let mut chase = Chase { window_bytes, hasher: Hasher::new(), hashes: Vec::new() };
         let mut window = vec![0; window_bytes];
@@ -41,6 +42,7 @@ impl Chase {
             chase.hashes.push(chase.hasher.hash(bytes));
             holes::write_around_zeros(staged.file(), offset, bytes)?;
             offset += bytes.len() as u64;
+            way.advance(staged.file(), offset)?;
         }
         staged.file().set_len(offset)?;
         Ok(chase)
@@ -199,7 +201,7 @@ mod tests {
                 std::fs::write(&path, &earlier).unwrap();
                 let staged = bench.drive.stage("x").unwrap();
                 let live = LiveFile::open_read(&path).unwrap();
-                let mut chase = Chase::start(&live, &staged, u64::MAX).unwrap();
+                let mut chase = Chase::start(&live, &staged, u64::MAX, WriteOut::default()).unwrap();
                 std::fs::write(&path, &sound).unwrap();
                 let mended = chase.look(&live, &staged, None).unwrap();
                 assert!(std::fs::read(staged.path()).unwrap() == sound, "{lengthen} {torn}");
@@ -216,7 +218,7 @@ mod tests {
         let (path, grown) = (bench.drive.root().join("file"), vec![7; 100_000]);
         std::fs::write(&path, &grown).unwrap();
         let (live, staged) = (LiveFile::open_read(&path).unwrap(), bench.drive.stage("x").unwrap());
-        let mut chase = Chase::start(&live, &staged, 90_000).unwrap();
+        let mut chase = Chase::start(&live, &staged, 90_000, WriteOut::default()).unwrap();
         chase.look_at(90_000, &live, &staged, None).unwrap();
         assert_eq!(chase.look(&live, &staged, None).unwrap(), Some(1));
         assert!(std::fs::read(staged.path()).unwrap() == grown);
@@ -258,7 +260,7 @@ mod tests {
         let path = bench.drive.root().join("file");
         std::fs::write(&path, vec![7; 1 << 29]).unwrap();
         let (live, staged) = (LiveFile::open_read(&path).unwrap(), bench.drive.stage("x").unwrap());
-        let mut chase = Chase::start(&live, &staged, u64::MAX).unwrap();
+        let mut chase = Chase::start(&live, &staged, u64::MAX, WriteOut::default()).unwrap();
         let begun = Instant::now();
         assert_eq!(chase.look(&live, &staged, None).unwrap(), Some(0));
         println!(

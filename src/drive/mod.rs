@@ -4,13 +4,14 @@
 //! `quarantined/` for what should not be one any more. All raw access to those files is here: [`hash_dir`] for the
 //! directory of one container, [`sight`] for what it looks like from outside, [`live`] for databases that others have
 //! open, [`snapshot`] to read one of those in peace, [`source`] to know when that is not needed, [`stage`] to put a new
-//! one in place, [`holes`] for what in a file was never written.
+//! one in place, [`holes`] for what in a file was never written. Others work there too: [`pressure`] is what they bear.
 
 mod chase;
 pub mod hash_dir;
 pub mod holes;
 pub mod listing;
 pub mod live;
+pub mod pressure;
 pub mod sight;
 pub mod snapshot;
 pub mod source;
@@ -36,6 +37,7 @@ use crate::hash_path::{Hash, Partition};
 pub use hash_dir::{DbFileName, DirLock, HashDir};
 pub use listing::{Listing, ListingFingerprint};
 pub use live::{FileStamp, LiveFile, OpenGuard, opening};
+pub use pressure::Pressure;
 pub use sight::Sight;
 pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
 pub use source::{Resting, Source};
@@ -81,6 +83,7 @@ pub struct Drive {
     file_system: u64,
     /// No clone has failed yet for want of support.
     clones: AtomicBool,
+    pressure: Option<Arc<Pressure>>,
 }
 
 impl Drive {
@@ -97,10 +100,26 @@ impl Drive {
                 name: name.clone(),
                 file_system: metadata.dev(),
                 clones: AtomicBool::new(true),
+                pressure: None,
             }),
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DriveError::io(&root, e)),
             _ => Err(DriveError::NotADirectory { path: root }),
         }
+    }
+
+    /// The same, with regard to how hard it is pressed.
+    pub fn under(self, pressure: Arc<Pressure>) -> Drive {
+        Drive { pressure: Some(pressure), ..self }
+    }
+
+    /// How long to rest after work that kept it busy for so long ([`Pressure::rest_after`]).
+    pub fn rest_after(&self, worked: Duration) -> Duration {
+        self.pressure.as_ref().map_or(Duration::ZERO, |pressure| pressure.rest_after(worked))
+    }
+
+    /// For a large file that is written there from front to back.
+    pub fn write_out(&self) -> WriteOut {
+        WriteOut::under(self.pressure.clone())
     }
 
     /// Fails if the drive was unmounted since it was opened: what we then wrote would fill the disk beneath it.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::chase::Chase;
 use super::live::{FileStamp, Header, LiveFile};
 use super::stage::Staged;
-use super::{Drive, DriveError, holes, sys};
+use super::{Drive, DriveError, WriteOut, holes, sys};
 
 /// How long others may keep us waiting, and we them.
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +126,7 @@ fn attempt(database: &Path, drive: &Drive, patience: &Patience) -> Result<Snapsh
         return Ok(snapshot);
     }
     let live = LiveFile::open_read(database).map_err(|e| DriveError::io(database, e))?;
-    copy_live(live, stage(database, drive)?, patience)
+    copy_live(live, stage(database, drive)?, drive.write_out(), patience)
 }
 
 /// Takes an image if the file system can clone; `None` if it cannot.
@@ -160,7 +160,12 @@ fn stage(database: &Path, drive: &Drive) -> Result<Staged, DriveError> {
 }
 
 /// Copies first, and locks to see whether that was enough.
-fn copy_live(mut live: LiveFile, staged: Staged, patience: &Patience) -> Result<Snapshot, DriveError> {
+fn copy_live(
+    mut live: LiveFile,
+    staged: Staged,
+    write_out: WriteOut,
+    patience: &Patience,
+) -> Result<Snapshot, DriveError> {
     let path = live.path().to_owned();
     let failed = |e| DriveError::io(&path, e);
     let start = SystemTime::now();
@@ -168,7 +173,7 @@ fn copy_live(mut live: LiveFile, staged: Staged, patience: &Patience) -> Result<
     if live.has_no_holes().map_err(failed)? {
         staged.preallocate(before.size)?;
     }
-    let mut chase = Chase::start(&live, &staged, before.size).map_err(failed)?;
+    let mut chase = Chase::start(&live, &staged, before.size, write_out).map_err(failed)?;
     let rested = |live: &LiveFile| Ok(live.stamp()? == before && written_long_before(&before, start));
     if !rested(&live).map_err(failed)? {
         // How long a look takes under the lock is best learnt without it.

@@ -7,8 +7,11 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
-use super::sys;
+use super::{Pressure, sys};
 
 /// How far a file that is written from front to back has come on its way to the disk. No promise that anything lasts: that
 /// is `fsync`'s to give, which then finds little to do.
@@ -18,9 +21,15 @@ pub struct WriteOut {
     sent: u64,
     /// Up to here it has arrived.
     arrived: u64,
+    pressure: Option<Arc<Pressure>>,
 }
 
 impl WriteOut {
+    /// With rests between the pieces, on a drive that is pressed.
+    pub(super) fn under(pressure: Option<Arc<Pressure>>) -> WriteOut {
+        WriteOut { pressure, ..WriteOut::default() }
+    }
+
     /// The file is written up to `end`: sends on what is new, and waits for what was sent long before.
     ///
     /// # Errors
@@ -29,12 +38,16 @@ impl WriteOut {
         if end < self.sent + PIECE_BYTES {
             return Ok(());
         }
+        let begun = Instant::now();
         sys::start_writing_out(file, self.sent, end - self.sent)?;
         self.sent = end;
         let due = end.saturating_sub(BACKLOG_BYTES);
         if due > self.arrived {
             sys::await_written_out(file, self.arrived, due - self.arrived)?;
             self.arrived = due;
+        }
+        if let Some(pressure) = &self.pressure {
+            thread::sleep(pressure.rest_after(begun.elapsed()));
         }
         Ok(())
     }

@@ -80,11 +80,16 @@ impl Arriving {
     }
 
     /// The next window of a file that comes in full.
-    pub fn append<S: Stream>(&mut self, peer: &mut Peer<S>, packed: Vec<u8>) -> Result<(), Trouble> {
+    pub fn append<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        drive: &Drive,
+        packed: Vec<u8>,
+    ) -> Result<(), Trouble> {
         let window = self.geometry.window(self.windows).ok_or(Violation::TooMany("windows"))?;
         let writing = match &mut self.writing {
             Some(writing) => writing,
-            none => none.insert(Writing::start(self.staged.file()).map_err(refuse_io)?),
+            none => none.insert(Writing::start(self.staged.file(), drive.write_out()).map_err(refuse_io)?),
         };
         writing.append(window, packed, || peer.still_here())?;
         self.windows += 1;
@@ -150,7 +155,8 @@ impl Arriving {
             }
             let ours = LiveFile::open_read(&path).map_err(refuse_io)?;
             let index = PageIndex::within(self.index_bytes);
-            let started = Rebuilding::start(ours, clone_bytes, self.geometry.page_bytes(), index);
+            let started =
+                Rebuilding::start(ours, clone_bytes, self.geometry.page_bytes(), index, drive.write_out());
             self.rebuilding = Some(started.map_err(refuse_io)?);
         }
         let (rebuilding, mut canvas) = self.rebuilding()?;

@@ -80,6 +80,7 @@ impl Rebuilding {
         clone_bytes: Option<u64>,
         page_bytes: u32,
         index: PageIndex,
+        way: WriteOut,
     ) -> io::Result<Rebuilding> {
         let file_bytes = clone_bytes.map_or_else(|| Ok(ours.metadata()?.len()), Ok::<_, io::Error>)?;
         Ok(Rebuilding {
@@ -87,7 +88,7 @@ impl Rebuilding {
             ours,
             is_clone: clone_bytes.is_some(),
             compared: 0,
-            way: WriteOut::default(),
+            way,
             index,
             waiting: VecDeque::new(),
             in_flight: Vec::new(),

@@ -1,7 +1,7 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use log::{debug, info, warn};
 
@@ -270,14 +270,15 @@ impl<'a> Visit<'a> {
         match action {
             Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::TellTime | Action::Wait => {}
             Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
-            Action::MergeRows(rows) => self.merge_rows(peer, rows)?,
+            Action::MergeRows(rows) => self.gently(|visit| visit.merge_rows(peer, rows))?,
             Action::FinishRows { through, restart, points } => {
-                self.finish_rows(peer, through, restart, &points)?;
+                self.gently(|visit| visit.finish_rows(peer, through, restart, &points))?;
                 return Ok(Progress::Over);
             }
             Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
             Action::Append(window) => {
-                self.file()?.append(peer, window)?;
+                let file = self.file.as_mut().ok_or(NO_FILE)?;
+                file.append(peer, &self.drive, window)?;
                 // Windows of zeros travel faster than they are hashed: the sender may be waiting for the end already.
                 peer.still_here()?;
             }
@@ -293,9 +294,20 @@ impl<'a> Visit<'a> {
             }
             Action::FindPages { window, digests } => self.file()?.find_pages(peer, window, &digests)?,
             Action::Apply { window, patch } => self.file()?.apply(peer, window, &patch)?,
-            Action::Install { digest, max_row } => return self.install(peer, digest, max_row),
+            Action::Install { digest, max_row } => {
+                return self.gently(|visit| visit.install(peer, digest, max_row));
+            }
         }
         Ok(Progress::Under)
+    }
+
+    /// Works on the drive, and leaves it alone for a while afterwards if it is pressed. The peer has its answer by then,
+    /// and whoever waits for the database finds it free.
+    fn gently<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let begun = Instant::now();
+        let done = work(self);
+        self.node.stop.sleep(self.drive.rest_after(begun.elapsed()));
+        done
     }
 
     fn file(&mut self) -> Result<&mut Arriving, Violation> {

@@ -24,17 +24,17 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Begins with the first window.
+    /// Begins with the first window, on its `way` to the disk.
     ///
     /// # Errors
     /// If there is no thread or descriptor to be had.
-    pub fn start(file: &File) -> io::Result<Writing> {
+    pub fn start(file: &File, way: WriteOut) -> io::Result<Writing> {
         let file = file.try_clone()?;
         let (windows, pieces) = bounded(PIECES_WAITING);
         let worker = thread::Builder::new()
             .name("write".into())
             .stack_size(STACK_BYTES)
-            .spawn(move || write(&file, &pieces))?;
+            .spawn(move || write(&file, way, &pieces))?;
         Ok(Writing { windows: Some(windows), worker: Some(worker), unpacker: Unpacker::new() })
     }
 
@@ -91,8 +91,8 @@ impl Drop for Writing {
     }
 }
 
-fn write(file: &File, pieces: &Receiver<(Window, Piece)>) -> io::Result<WindowTree> {
-    let (mut tree, mut way, mut written) = (WindowTree::default(), WriteOut::default(), 0);
+fn write(file: &File, mut way: WriteOut, pieces: &Receiver<(Window, Piece)>) -> io::Result<WindowTree> {
+    let (mut tree, mut written) = (WindowTree::default(), 0);
     for (window, piece) in pieces {
         let bytes = piece.bytes();
         holes::write_around_zeros(file, window.offset(), bytes)?;
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn windows_end_up_in_their_places_and_in_the_tree() {
         let (geometry, file) = (geometry(9), tempfile::tempfile().expect("a file"));
-        let mut writing = Writing::start(&file).expect("a thread");
+        let mut writing = Writing::start(&file, WriteOut::default()).expect("a thread");
         for (number, place) in geometry.windows().enumerate() {
             writing.append(place, compress_literals(&window(number)), || Ok(())).expect("written");
         }
@@ -146,7 +146,7 @@ mod tests {
     fn what_cannot_be_written_is_said_while_more_is_coming() {
         let (geometry, file) = (geometry(99), tempfile::NamedTempFile::new().expect("a file"));
         let deaf = File::open(file.path()).expect("readable");
-        let mut writing = Writing::start(&deaf).expect("a thread");
+        let mut writing = Writing::start(&deaf, WriteOut::default()).expect("a thread");
         let mut append = |place| writing.append(place, compress_literals(&window(1)), || Ok(()));
         let (taken, trouble) = (geometry.windows().enumerate())
             .find_map(|(number, place)| append(place).err().map(|trouble| (number, trouble)))
@@ -178,7 +178,7 @@ mod tests {
     fn what_could_not_be_written_last_is_said_in_the_end() {
         let (geometry, file) = (geometry(1), tempfile::NamedTempFile::new().expect("a file"));
         let deaf = File::open(file.path()).expect("readable");
-        let mut writing = Writing::start(&deaf).expect("a thread");
+        let mut writing = Writing::start(&deaf, WriteOut::default()).expect("a thread");
         writing
             .append(geometry.window(0).expect("a window"), compress_literals(&window(1)), || Ok(()))
             .expect("taken");
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn whoever_gives_up_does_not_wait_for_more() {
         let (geometry, file) = (geometry(2), tempfile::tempfile().expect("a file"));
-        let mut writing = Writing::start(&file).expect("a thread");
+        let mut writing = Writing::start(&file, WriteOut::default()).expect("a thread");
         writing
             .append(geometry.window(0).expect("a window"), compress_literals(&window(0)), || Ok(()))
             .expect("taken");

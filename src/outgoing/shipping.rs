@@ -131,9 +131,9 @@ impl<'a> Shipping<'a> {
             // There is room for all of them.
             let _ = spent.send(Vec::new());
         }
-        let (source, geometry) = (&self.source, self.geometry);
+        let (source, drive, geometry) = (&self.source, self.drive, self.geometry);
         let (tree, refused) = thread::scope(|scope| {
-            let reader = scope.spawn(|| read_ahead(source, geometry, &packed, ready, empty));
+            let reader = scope.spawn(|| read_ahead(source, drive, geometry, &packed, ready, empty));
             // Whatever goes wrong here lets go of the channels, and with that ends the reader.
             let refused = self.send_ready(peer, to_send, spent, &packed, &mut pace);
             let tree = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -324,7 +324,8 @@ impl<'a> Shipping<'a> {
 
     fn read(&self, window: delta::Window) -> Result<Vec<u8>, ExchangeError> {
         let mut bytes = vec![0; window.bytes()];
-        self.source.read_exact(window.offset(), &mut bytes).map_err(|error| self.io(error))?;
+        let read = read_gently(&self.source, self.drive, window.offset(), &mut bytes);
+        read.map_err(|error| self.io(error))?;
         Ok(bytes)
     }
 
@@ -336,6 +337,7 @@ impl<'a> Shipping<'a> {
 /// Reads and hashes all windows, and compresses them as long as that is wanted. Ends early when nobody takes them.
 fn read_ahead(
     source: &Source,
+    drive: &Drive,
     geometry: Geometry,
     packed: &AtomicBool,
     ready: Sender<Ready>,
@@ -348,14 +350,14 @@ fn read_ahead(
         let mut compressing = None;
         let node = if packed.load(Ordering::Relaxed) {
             plain.resize(window.bytes(), 0);
-            source.read_exact(window.offset(), &mut plain)?;
+            read_gently(source, drive, window.offset(), &mut plain)?;
             let begun = Instant::now();
             packer.compress(&plain, &mut frame);
             compressing = Some(begun.elapsed());
             WindowNode::of(window, &plain)
         } else {
             let node = Packer::store(window.bytes(), &mut frame, |room| -> io::Result<WindowNode> {
-                source.read_exact(window.offset(), room)?;
+                read_gently(source, drive, window.offset(), room)?;
                 Ok(WindowNode::of(window, room))
             })?;
             // A hole, most likely. No link is faster than that.
@@ -375,6 +377,14 @@ fn read_ahead(
         }
     }
     Ok(tree)
+}
+
+/// Reads, and rests afterwards where the drive is pressed.
+fn read_gently(source: &Source, drive: &Drive, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let begun = Instant::now();
+    source.read_exact(offset, buffer)?;
+    thread::sleep(drive.rest_after(begun.elapsed()));
+    Ok(())
 }
 
 /// Looks at a database without letting SQLite do it. Where a crashed writer left a journal, SQLite has to look first.

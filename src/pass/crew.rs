@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
 use log::error;
@@ -47,9 +48,10 @@ pub(super) fn walk_all(pass: &Pass, drives: &[(&Device, Arc<Drive>)]) {
                     if node.stop.wished() {
                         continue;
                     }
-                    let database = round.perform(&mut replicator, task);
-                    if let Some(database) = database {
+                    let begun = Instant::now();
+                    if let Some(database) = round.perform(&mut replicator, task) {
                         pass.tell(&pass.tally(), &database.to_string_lossy());
+                        round.rest_after(begun.elapsed());
                     }
                 }
             };

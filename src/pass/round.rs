@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use log::{error, warn};
 
@@ -104,6 +105,11 @@ impl<'a> Round<'a> {
 
     pub(super) fn device(&self) -> &Device {
         self.device
+    }
+
+    /// Leaves the drive alone for a while, if it is pressed, after work that kept it busy for so long.
+    pub(super) fn rest_after(&self, worked: Duration) {
+        self.pass.node.stop.sleep(self.drive.rest_after(worked));
     }
 
     /// Goes round.

@@ -179,3 +179,25 @@ fn a_dry_run_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn a_peer_is_sent_no_more_than_the_bandwidth_allows() {
+    let cluster = Cluster::new(2);
+    cluster.configure_all(&[("agent_passes", "no"), ("agent_compress", "no")]);
+    cluster.configure(0, &[("agent_bandwidth", "1 MiB")]);
+    // By several workers at once, who have to share it.
+    let containers = cluster.containers("c", 4);
+    for container in &containers {
+        let mut broker = cluster.create(0, container);
+        broker.merge_rows(rows("r", 0..5000), None).expect("merged");
+    }
+    cluster.start(1);
+    let begun = Instant::now();
+    let passed = cluster.once(0, "").ended(0);
+    let (elapsed, sent) = (begun.elapsed().as_secs_f64(), passed.count("bytes_sent"));
+    containers.iter().for_each(|container| assert_eq!(cluster.disagreement(container), None));
+    assert!(sent > 3 << 19, "too little to tell: {sent} bytes");
+    // Less the last slice of each, for which nobody has to wait.
+    let least = (sent - 4 * (64 << 10)) as f64 / f64::from(1 << 20);
+    assert!(elapsed >= least, "{sent} bytes in {elapsed} s");
+}
