@@ -4,6 +4,8 @@
 //! we keep a drive busy we commit something ourselves now and then, a byte in a file without a name, and take the time:
 //! that is what everybody waits there. Where it is longer than `agent_drive_latency_ms`, whoever works on the drive rests
 //! after each piece of work, for longer and longer until commits are fast again, and for shorter and shorter from then on.
+//! Whoever writes a large file has less of it on the way first: others wait behind that, and a little is as good as much
+//! to keep a disk at work.
 //!
 //! Whose fault it is that commits are slow is not asked: if ours, we make room; if that of others, they have more of
 //! what there is. But never all of it ([`LEAST_SHARE`]): a node that stops replicating loses more than a little time.
@@ -56,8 +58,22 @@ impl Pressure {
     /// How long to rest after work that kept the drive busy for so long. Nothing may be locked meanwhile. Now and then
     /// this takes as long as a commit.
     pub fn rest_after(&self, worked: Duration) -> Duration {
-        let Some(limit) = self.limit else { return Duration::ZERO };
-        if self.gauge().has_worked(worked, Instant::now()) {
+        self.note(worked, 1.0);
+        self.gauge().take_rest()
+    }
+
+    /// The same after a piece of a large file was written; and how much of what is usual may be on the way to the disk
+    /// from now on, 1 for all of it and no less than `least`.
+    pub fn rest_after_writing(&self, worked: Duration, least: f64) -> (Duration, f64) {
+        self.note(worked, least);
+        let mut gauge = self.gauge();
+        (gauge.take_rest(), gauge.share.max(least))
+    }
+
+    /// Notes work for which there is no rest as long as the share is not below `restless`.
+    fn note(&self, worked: Duration, restless: f64) {
+        let Some(limit) = self.limit else { return };
+        if self.gauge().has_worked(worked, restless, Instant::now()) {
             let took = self.time_a_commit();
             let mut gauge = self.gauge();
             match took {
@@ -82,7 +98,6 @@ impl Pressure {
                 }
             }
         }
-        self.gauge().take_rest()
     }
 
     /// What a commit takes right now: metadata and data, as a row takes it that SQLite is given.
@@ -107,12 +122,12 @@ impl Gauge {
     }
 
     /// Somebody worked; says whether he is to time a commit.
-    fn has_worked(&mut self, worked: Duration, now: Instant) -> bool {
+    fn has_worked(&mut self, worked: Duration, restless: f64, now: Instant) -> bool {
         if self.timed.is_some_and(|timed| now.saturating_duration_since(timed) > MEMORY) {
             (self.share, self.timed) = (1.0, None);
         }
         self.worked += worked;
-        self.owed = (self.owed + worked.mul_f64(1.0 / self.share - 1.0)).min(LONGEST_REST);
+        self.owed = (self.owed + worked.mul_f64((restless / self.share - 1.0).max(0.0))).min(LONGEST_REST);
         let is_due = self.worked >= WORK_BETWEEN && self.due.is_some_and(|due| now >= due);
         if is_due {
             (self.due, self.worked) = (None, Duration::ZERO);
@@ -150,7 +165,7 @@ impl Gauge {
 }
 
 /// The smallest part of the time in which a drive is worked on.
-const LEAST_SHARE: f64 = 0.05;
+const LEAST_SHARE: f64 = 0.02;
 /// How the share changes at most from one commit to the next: faster downwards than upwards.
 const FASTEST_FALL: f64 = 0.5;
 const FASTEST_RISE: f64 = 1.25;
@@ -184,7 +199,7 @@ mod tests {
         for _ in 0..20_000 {
             let work = Duration::from_millis(10);
             now += work;
-            if gauge.has_worked(work, now) {
+            if gauge.has_worked(work, 1.0, now) {
                 took = alone + ours.mul_f64(gauge.share);
                 now += took;
                 gauge.timed(took, LIMIT, now);
@@ -223,7 +238,7 @@ mod tests {
         let mut gauge = Gauge { share: 0.2, timed: Some(now), due: None, ..Gauge::new(now) };
         let (mut worked, mut rested) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..1000 {
-            gauge.has_worked(Duration::from_micros(300), now);
+            gauge.has_worked(Duration::from_micros(300), 1.0, now);
             let rest = gauge.take_rest();
             assert!(rest.is_zero() || rest >= SHORTEST_REST, "{rest:?}");
             (worked, rested) = (worked + Duration::from_micros(300), rested + rest);
@@ -234,10 +249,20 @@ mod tests {
     }
 
     #[test]
+    fn who_has_less_on_the_way_rests_only_when_that_is_not_enough() {
+        let now = Instant::now();
+        for (share, rest) in [(0.5, 0), (0.125, 0), (0.0625, 100), (0.02, 525)] {
+            let mut gauge = Gauge { share, timed: Some(now), due: None, ..Gauge::new(now) };
+            gauge.has_worked(millis(100), 0.125, now);
+            assert_eq!(gauge.take_rest(), millis(rest), "{share}");
+        }
+    }
+
+    #[test]
     fn nobody_rests_for_longer_than_a_peer_waits() {
         let now = Instant::now();
         let mut gauge = Gauge { share: LEAST_SHARE, timed: Some(now), due: None, ..Gauge::new(now) };
-        gauge.has_worked(Duration::from_secs(3600), now);
+        gauge.has_worked(Duration::from_secs(3600), 1.0, now);
         assert_eq!(gauge.take_rest(), LONGEST_REST);
         assert_eq!(gauge.take_rest(), Duration::ZERO);
     }
@@ -246,21 +271,21 @@ mod tests {
     fn commits_are_timed_by_one_at_a_time_and_not_for_little_work() {
         let now = Instant::now();
         let mut gauge = Gauge::new(now);
-        assert!(!gauge.has_worked(WORK_BETWEEN / 2, now));
-        assert!(gauge.has_worked(WORK_BETWEEN / 2, now));
-        assert!(!gauge.has_worked(WORK_BETWEEN, now), "one is being timed");
+        assert!(!gauge.has_worked(WORK_BETWEEN / 2, 1.0, now));
+        assert!(gauge.has_worked(WORK_BETWEEN / 2, 1.0, now));
+        assert!(!gauge.has_worked(WORK_BETWEEN, 1.0, now), "one is being timed");
         gauge.timed(millis(50), LIMIT, now);
-        assert!(!gauge.has_worked(WORK_BETWEEN, now + millis(499)));
-        assert!(gauge.has_worked(WORK_BETWEEN, now + millis(500)));
+        assert!(!gauge.has_worked(WORK_BETWEEN, 1.0, now + millis(499)));
+        assert!(gauge.has_worked(WORK_BETWEEN, 1.0, now + millis(500)));
     }
 
     #[test]
     fn what_was_seen_long_ago_is_forgotten() {
         let now = Instant::now();
         let mut gauge = Gauge { share: LEAST_SHARE, timed: Some(now), ..Gauge::new(now) };
-        gauge.has_worked(millis(1), now + MEMORY);
+        gauge.has_worked(millis(1), 1.0, now + MEMORY);
         assert_eq!(gauge.share, LEAST_SHARE);
-        gauge.has_worked(millis(1), now + MEMORY + millis(1));
+        gauge.has_worked(millis(1), 1.0, now + MEMORY + millis(1));
         assert_eq!(gauge.share, 1.0);
     }
 
@@ -288,6 +313,8 @@ mod tests {
         assert!(rest.is_zero(), "{rest:?}");
         assert_eq!(pressed.gauge().share, FASTEST_FALL);
         assert_eq!(pressed.rest_after(WORK_BETWEEN), WORK_BETWEEN);
+        assert_eq!(pressed.rest_after_writing(WORK_BETWEEN, 0.125), (Duration::ZERO, FASTEST_FALL));
+        assert_eq!(pressed.rest_after_writing(WORK_BETWEEN, 0.75), (WORK_BETWEEN / 2, 0.75));
         assert_eq!(tmp.path().read_dir().expect("readable").count(), 0);
     }
 

@@ -3,7 +3,8 @@
 //! Left to the kernel, what is written stays in memory until there is much of it, and then all of it goes at once; whoever
 //! else commits a row on that disk in the meantime waits behind it, for on most file systems one `fsync` waits for what
 //! others have written. So each piece is sent on its way at once, and before there are too many of them the oldest is
-//! waited for: the disk is never idle, and nobody waits behind more than [`BACKLOG_BYTES`].
+//! waited for: the disk is never idle, and nobody waits behind more than [`BACKLOG_BYTES`], or much less where the disk is
+//! slow.
 
 use std::fs::File;
 use std::io;
@@ -15,17 +16,25 @@ use super::{Pressure, sys};
 
 /// How far a file that is written from front to back has come on its way to the disk. No promise that anything lasts: that
 /// is `fsync`'s to give, which then finds little to do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WriteOut {
     /// Up to here it is on its way.
     sent: u64,
     /// Up to here it has arrived.
     arrived: u64,
+    /// What may be on its way.
+    backlog_bytes: u64,
     pressure: Option<Arc<Pressure>>,
 }
 
+impl Default for WriteOut {
+    fn default() -> WriteOut {
+        WriteOut { sent: 0, arrived: 0, backlog_bytes: BACKLOG_BYTES, pressure: None }
+    }
+}
+
 impl WriteOut {
-    /// With rests between the pieces, on a drive that is pressed.
+    /// With less on its way, and rests between the pieces, on a drive that is pressed.
     pub(super) fn under(pressure: Option<Arc<Pressure>>) -> WriteOut {
         WriteOut { pressure, ..WriteOut::default() }
     }
@@ -35,34 +44,40 @@ impl WriteOut {
     /// # Errors
     /// If something could not be written. The file is of no use then: `fsync` need not tell of it again.
     pub fn advance(&mut self, file: &File, end: u64) -> io::Result<()> {
-        if end < self.sent + PIECE_BYTES {
+        if end < self.sent + self.backlog_bytes / PIECES {
             return Ok(());
         }
         let begun = Instant::now();
         sys::start_writing_out(file, self.sent, end - self.sent)?;
         self.sent = end;
-        let due = end.saturating_sub(BACKLOG_BYTES);
+        let due = end.saturating_sub(self.backlog_bytes);
         if due > self.arrived {
             sys::await_written_out(file, self.arrived, due - self.arrived)?;
             self.arrived = due;
         }
         if let Some(pressure) = &self.pressure {
-            thread::sleep(pressure.rest_after(begun.elapsed()));
+            let (rest, part) = pressure.rest_after_writing(begun.elapsed(), LEAST_PART);
+            self.backlog_bytes = (BACKLOG_BYTES as f64 * part) as u64;
+            thread::sleep(rest);
         }
         Ok(())
     }
 }
 
-/// What is sent at once.
-const PIECE_BYTES: u64 = 2 << 20;
-/// What may be on its way: some hundredths of a second of a slow disk.
+/// What may be on its way: some hundredths of a second of a fast disk.
 const BACKLOG_BYTES: u64 = 8 << 20;
+/// In how many pieces it is sent.
+const PIECES: u64 = 4;
+/// Less than a mebibyte on its way, and a disk would be idle between the pieces.
+const LEAST_PART: f64 = 1.0 / 8.0;
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+
+    const PIECE_BYTES: u64 = BACKLOG_BYTES / PIECES;
 
     #[test]
     fn no_more_than_the_backlog_is_ever_on_its_way() {
