@@ -8,7 +8,8 @@ pub type Name = &'static str;
 /// One quantity of one contender in one case, run after run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// The part of the benchmark that it belongs to: `pairs`, `links`, `scale`, `memory`, `stalls`.
+    /// The part of the benchmark that it belongs to: `pairs`, `links`, `scale`, `memory`, `stalls`,
+    /// `gentle`.
     #[serde(deserialize_with = "kept")]
     pub section: Name,
     /// What was done: a pair's name, `second pass`; or `GROUP: CASE`, as in `100 Mbit/s: same`. The report draws each group

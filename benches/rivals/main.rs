@@ -13,7 +13,9 @@
 mod caches;
 mod contender;
 mod delay;
+mod disk;
 mod figures;
+mod gentle;
 mod links;
 mod machine;
 mod measure;
@@ -30,7 +32,9 @@ mod rsync;
 mod scale;
 mod stalls;
 mod swift;
+mod swift_nodes;
 mod table;
+mod waits;
 mod workshop;
 
 use std::fs;
@@ -55,6 +59,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("memory", memory::run),
     ("scale", scale::run),
     ("stalls", stalls::run),
+    ("gentle", gentle::run),
 ];
 
 fn main() -> ExitCode {

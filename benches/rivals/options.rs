@@ -11,7 +11,7 @@ use crate::workshop;
 #[derive(Debug, Parser)]
 #[command(about = "Our agents beside their rivals, measured on this machine")]
 pub struct Options {
-    /// Only these parts of the benchmark, comma-separated: pairs, links, scale, memory, stalls.
+    /// Only these parts of the benchmark, comma-separated: pairs, links, scale, memory, stalls, gentle.
     #[arg(long, value_delimiter = ',')]
     pub sections: Vec<String>,
     /// Small sizes and one run each: seconds instead of minutes, to see that all works. Its figures mean little.
@@ -45,6 +45,13 @@ pub struct Options {
     /// Only these of the section stalls, comma-separated: file systems (given, xfs, ext4), cases and contenders.
     #[arg(long, value_delimiter = ',')]
     pub stalls: Vec<String>,
+    /// Megabytes of the databases that ship while clients of a container server wait [default: 600, and 120 on a slow disk; or
+    /// 20 with --quick].
+    #[arg(long)]
+    pub gentle_mb: Option<u64>,
+    /// Only these of the section gentle, comma-separated: disks (given, slow) and contenders.
+    #[arg(long, value_delimiter = ',')]
+    pub gentle: Vec<String>,
     /// Where the figures go as JSON.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/rivals.json"))]
     pub json: PathBuf,

@@ -11,11 +11,12 @@ use swiftlet::ring::{Device, DeviceId, FormatVersion, Ring};
 
 use crate::contender::{Contender, Ground};
 use crate::measure::{Measured, Memory, Server, watch};
-use crate::network::await_listener;
+use crate::network::{await_listener, await_listeners};
 use crate::proof::Contents;
 use crate::workshop::{self, Pair};
 
-const AGENT: &str = env!("CARGO_BIN_EXE_agent");
+/// The agent that is measured.
+pub const AGENT: &str = env!("CARGO_BIN_EXE_agent");
 /// Lines of the log that are worth a look.
 const LAST_WORDS: usize = 30;
 
@@ -78,7 +79,8 @@ impl Agents {
         workshop::hash_dir(&self.device(node)).dir().join(format!("{}.db", workshop::hash()))
     }
 
-    fn log(&self) -> File {
+    /// Where both nodes' agents log to.
+    pub fn log(&self) -> File {
         File::options().create(true).append(true).open(self.root.join("log")).expect("a log")
     }
 
@@ -103,6 +105,11 @@ impl Agents {
         let mut server = Server(command.spawn().expect("an agent"));
         await_listener(&mut server.0, self.own);
         server
+    }
+
+    /// Waits until a node's daemon listens.
+    pub fn await_agent(&self, server: &mut Server, node: &str) {
+        await_listeners(&mut server.0, self.own, if node == "a" { 1 } else { 2 });
     }
 
     /// One pass of a node, yet to be started.

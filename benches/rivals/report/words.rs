@@ -149,6 +149,14 @@ pub fn section(name: &str) -> (&'static str, &'static [&'static str]) {
                  was due until it was acknowledged. Afterwards every acknowledged row must be on both sides.",
             ],
         ),
+        "gentle" => (
+            "Gentle: how long clients wait while a replicator works",
+            &[
+                "Each of two nodes on one disk has a real container server of Swift's. Clients send it requests at fixed moments, while a pass \
+                 of the first node brings what changed there to the second. A wait counts from the moment when a request was due until it \
+                 was answered. Afterwards every row that was acknowledged must be on both nodes.",
+            ],
+        ),
         _ => ("Other figures", &[]),
     }
 }

@@ -13,9 +13,7 @@
 //! told is written must be on both sides. With us anything else ends the benchmark; of others it is told beside the figure.
 
 mod container;
-mod disk;
 mod locking;
-mod swift;
 mod writer;
 
 use std::fs::{self, File};
@@ -29,17 +27,20 @@ use swiftlet::drive::HashDir;
 use swiftlet::replica::ReplicaId;
 
 use crate::contender::Ground;
+use crate::disk::Disk;
 use crate::figures::{Figure, Figures};
 use crate::measure::Server;
 use crate::network::Link;
 use crate::options::Options;
 use crate::ours::Agents;
+use crate::swift_nodes::Cluster;
+use crate::waits::Waits;
 use crate::workshop;
 use container::Content;
-use disk::Disk;
-use swift::Cluster;
-pub use writer::ran_as_writer;
-use writer::{Put, Way, Writer, now};
+use writer::{Put, Way, Writer};
+
+pub use container::lacking;
+pub use writer::{now, ran_as_writer};
 
 const SECTION: &str = "stalls";
 const CASES: [Case; 3] = [
@@ -230,11 +231,11 @@ impl Stage {
                 let before = |put: &&Put| put.way == way && put.done < begun;
                 let refused = puts.iter().filter(during).filter(|put| put.refused.is_some()).count();
                 let note = if refused == 0 { String::new() } else { format!("{refused} rows were refused") };
-                let waits = Waits::of(puts.iter().filter(during));
+                let waits = Waits::of(puts.iter().filter(during).map(Put::wait));
                 add(side, p50, "ms", waits.share(50), "");
                 add(side, p99, "ms", waits.share(99), "");
                 add(side, longest, "ms", waits.share(100), &note);
-                let alone = Waits::of(puts.iter().filter(before));
+                let alone = Waits::of(puts.iter().filter(before).map(Put::wait));
                 let label = format!("{side}, before");
                 add(&label, p50, "ms", alone.share(50), "");
                 add(&label, p99, "ms", alone.share(99), "");
@@ -315,7 +316,7 @@ impl Contender<'_> {
         let agents = &stage.agents;
         match (side, &stage.venv) {
             ("ours", _) => Contender::Ours { agents, _servers: ["a", "b"].map(|node| agents.serve(node)) },
-            ("Swift", Some(venv)) => Contender::Swift(Cluster::start(venv, agents)),
+            ("Swift", Some(venv)) => Contender::Swift(Cluster::start(venv, agents, 0.0)),
             _ => Contender::Locking(agents),
         }
     }
@@ -331,23 +332,6 @@ impl Contender<'_> {
             }
             Contender::Locking(_) => String::new(),
         }
-    }
-}
-
-/// Waits, from the shortest to the longest.
-struct Waits(Vec<Duration>);
-
-impl Waits {
-    fn of<'a>(puts: impl Iterator<Item = &'a Put>) -> Waits {
-        let mut waits: Vec<Duration> = puts.map(|put| put.done - put.due).collect();
-        waits.sort();
-        Waits(waits)
-    }
-
-    /// In milliseconds, what so many percent did not exceed.
-    fn share(&self, percent: usize) -> f64 {
-        let last = self.0.len().checked_sub(1).expect("a writer wrote");
-        self.0[last * percent / 100].as_secs_f64() * 1000.0
     }
 }
 

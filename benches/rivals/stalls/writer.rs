@@ -52,6 +52,13 @@ pub struct Put {
     pub refused: Option<String>,
 }
 
+impl Put {
+    /// From the moment when it was due.
+    pub fn wait(&self) -> Duration {
+        self.done - self.due
+    }
+}
+
 /// A process that writes to one replica until told to stop.
 pub struct Writer {
     child: Child,

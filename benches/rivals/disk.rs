@@ -1,7 +1,8 @@
-//! The file systems that writers' waits are measured on: that of the directory given, and others in a file mounted as a
-//! disk.
+//! The file systems that waits are measured on: that of the directory given, and others in a file mounted as a disk, which
+//! may be as slow as one that turns.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -18,13 +19,14 @@ pub struct Disk {
     pub name: String,
     /// Where to work.
     pub dir: PathBuf,
+    _slow: Option<Slow>,
     _mounted: Option<Mounted>,
 }
 
 impl Disk {
     /// The file system that `root` lies on.
     pub fn given(root: &Path) -> Disk {
-        Disk { name: machine::file_system(root), dir: root.join("given"), _mounted: None }.made()
+        Disk { name: machine::file_system(root), dir: root.join("given"), _slow: None, _mounted: None }.made()
     }
 
     /// A new file system of this kind in a file below `root`.
@@ -49,12 +51,58 @@ impl Disk {
         // It goes when it is no longer mounted.
         run(Command::new("losetup").args(["--detach", device.trim()]))?;
         outcome?;
-        Ok(Disk { name: format!("{kind} in a file"), dir: at.join("work"), _mounted: Some(mounted) }.made())
+        let name = format!("{kind} in a file");
+        Ok(Disk { name, dir: at.join("work"), _slow: None, _mounted: Some(mounted) }.made())
+    }
+
+    /// The same, as slow as a disk that turns: so many bytes, and so many reads and writes, a second.
+    ///
+    /// # Errors
+    /// Why that cannot be had here.
+    pub fn slow(kind: &str, root: &Path, bytes: u64) -> Result<Disk, String> {
+        let mut disk = Disk::mounted(kind, root, bytes)?;
+        let device = fs::metadata(&disk.dir).map_err(|error| error.to_string())?.dev();
+        disk._slow = Some(Slow::make(device)?);
+        disk.name = format!("a slow disk ({} MB/s, {SLOW_OPERATIONS} operations/s)", SLOW_BYTES >> 20);
+        Ok(disk)
     }
 
     fn made(self) -> Disk {
         fs::create_dir_all(&self.dir).expect("a directory");
         self
+    }
+}
+
+/// A device that everybody's reads and writes are held back on, until dropped: the kernel's block throttle (cgroup v1), set
+/// for the root of all groups, holds back also what the kernel itself writes out for others.
+struct Slow {
+    device: String,
+}
+
+impl Slow {
+    fn make(device: u64) -> Result<Slow, String> {
+        let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+        // From here on whatever was set is undone.
+        let slow = Slow { device };
+        for (what, limit) in
+            THROTTLES.into_iter().zip([SLOW_BYTES, SLOW_BYTES, SLOW_OPERATIONS, SLOW_OPERATIONS])
+        {
+            slow.limit(what, limit).map_err(|error| format!("no disk can be slowed down: {error}"))?;
+        }
+        Ok(slow)
+    }
+
+    fn limit(&self, what: &str, limit: u64) -> std::io::Result<()> {
+        fs::write(format!("{THROTTLE}.{what}_device"), format!("{} {limit}", self.device))
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        for what in THROTTLES {
+            // Also what could not be set; a limit of nothing is none.
+            let _ = self.limit(what, 0);
+        }
     }
 }
 
@@ -113,6 +161,12 @@ fn run(command: &mut Command) -> Result<String, String> {
     }
 }
 
+/// Where the throttle of the root of all groups is.
+const THROTTLE: &str = "/sys/fs/cgroup/blkio/blkio.throttle";
+const THROTTLES: [&str; 4] = ["read_bps", "write_bps", "read_iops", "write_iops"];
+/// About what a disk that turns does of reads and writes near each other.
+const SLOW_BYTES: u64 = 60 << 20;
+const SLOW_OPERATIONS: u64 = 300;
 /// A process that was just killed may keep it busy for a moment.
 const UNMOUNTS: u32 = 50;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);

@@ -21,8 +21,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts everything on the nodes of `agents`, whose ring and drives it shares.
-    pub fn start(venv: &Path, agents: &Agents) -> Cluster {
+    /// Starts everything on the nodes of `agents`, whose ring and drives it shares; with that `databases_per_second`, where
+    /// 0 is as many as there are.
+    pub fn start(venv: &Path, agents: &Agents, databases_per_second: f64) -> Cluster {
         let root = agents.root().to_owned();
         let mut cluster =
             Cluster { python: venv.join("bin/python"), root: root.clone(), servers: Vec::new() };
@@ -37,7 +38,8 @@ impl Cluster {
             let conf = fs::read_to_string(agents.conf(node)).expect("the node's configuration");
             let served = "[pipeline:main]\npipeline = container-server\n[app:container-server]\nuse = egg:swift#container\n";
             let replicator = format!(
-                "rsync_module = rsync://127.0.0.1:{rsync_port}/container_{{device}}\ndatabases_per_second = 0\n"
+                "rsync_module = rsync://127.0.0.1:{rsync_port}/container_{{device}}\n\
+                 databases_per_second = {databases_per_second}\n"
             );
             let conf = conf.replace("[DEFAULT]\n", "[DEFAULT]\nworkers = 0\ndisable_fallocate = true\n");
             fs::write(cluster.conf(node), format!("{conf}{replicator}{served}")).expect("a configuration");
@@ -58,9 +60,14 @@ impl Cluster {
 
     /// One pass of a node's replicator: what it counted, or that it failed.
     pub fn pass(&self, node: &str) -> String {
+        self.pass_by(&[], node)
+    }
+
+    /// The same, started by another program.
+    pub fn pass_by(&self, starter: &[&str], node: &str) -> String {
         let recon = self.root.join(format!("recon-{node}/container.recon"));
         let _ = fs::remove_file(&recon);
-        let mut replicator = self.program("swift-container-replicator", node);
+        let mut replicator = by(starter, self.program("swift-container-replicator", node));
         let log = self.log();
         let status =
             replicator.arg("--once").arg("--verbose").stdout(log.try_clone().expect("a log")).stderr(log);
@@ -114,6 +121,14 @@ impl Drop for Cluster {
             let _ = server.wait();
         }
     }
+}
+
+/// A command that another program starts.
+pub fn by(starter: &[&str], command: Command) -> Command {
+    let Some((program, arguments)) = starter.split_first() else { return command };
+    let mut started = Command::new(program);
+    started.args(arguments).arg(command.get_program()).args(command.get_args());
+    started
 }
 
 fn free_port() -> u16 {
