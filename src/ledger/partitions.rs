@@ -5,31 +5,104 @@ use std::collections::BTreeMap;
 use crate::hash_path::Partition;
 use crate::ring::{DeviceId, Ring};
 
-/// Some partitions, in order.
+/// Some partitions, in order: a few as their numbers, many as a bit for each that there is. Where three devices share a ring
+/// of a quarter of a million partitions, that is 32 KiB and not a mebibyte for each of the others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PartitionSet(Vec<u32>);
+pub struct PartitionSet {
+    members: Members,
+    len: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Members {
+    Numbers(Vec<u32>),
+    Bits(Vec<u64>),
+}
+
+impl Default for Members {
+    fn default() -> Members {
+        Members::Numbers(Vec::new())
+    }
+}
 
 impl PartitionSet {
+    /// Empty, with room for so many of the partitions below a number.
+    fn with_room(count: usize, below: u64) -> PartitionSet {
+        let members = match count as u64 * 32 > below.next_multiple_of(64) {
+            true => Members::Bits(vec![0; below.div_ceil(64) as usize]),
+            false => Members::Numbers(Vec::with_capacity(count)),
+        };
+        PartitionSet { members, len: 0 }
+    }
+
+    /// Adds one that is not less than any before; one that is there already is only there once.
+    fn push(&mut self, number: u32) {
+        let is_new = match &mut self.members {
+            Members::Numbers(numbers) => {
+                let is_new = numbers.last() != Some(&number);
+                if is_new {
+                    numbers.push(number);
+                }
+                is_new
+            }
+            Members::Bits(words) => {
+                let word = &mut words[number as usize / 64];
+                let before = *word;
+                *word |= 1 << (number % 64);
+                *word != before
+            }
+        };
+        self.len += usize::from(is_new);
+    }
+
     /// Is it one of them?
     pub fn contains(&self, partition: Partition) -> bool {
-        self.0.binary_search(&partition.0).is_ok()
+        let number = partition.0;
+        match &self.members {
+            Members::Numbers(numbers) => numbers.binary_search(&number).is_ok(),
+            Members::Bits(words) => {
+                words.get(number as usize / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
+            }
+        }
     }
 
     /// Those from one to another, both included.
     pub fn within(&self, first: Partition, last: Partition) -> impl Iterator<Item = Partition> {
-        let from = self.0.partition_point(|number| *number < first.0);
-        self.0[from..].iter().take_while(move |number| **number <= last.0).map(|number| Partition(*number))
+        let (mut place, mut next) = match &self.members {
+            Members::Numbers(numbers) => (numbers.partition_point(|number| *number < first.0), 0),
+            Members::Bits(_) => (0, u64::from(first.0)),
+        };
+        let members = std::iter::from_fn(move || match &self.members {
+            Members::Numbers(numbers) => {
+                place += 1;
+                numbers.get(place - 1).copied()
+            }
+            Members::Bits(words) => {
+                let number = next_bit(words, next)?;
+                next = u64::from(number) + 1;
+                Some(number)
+            }
+        });
+        members.take_while(move |number| *number <= last.0).map(Partition)
     }
 
     /// How many they are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.len
     }
 
     /// There is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len == 0
     }
+}
+
+/// The first bit that is set, from this one on.
+fn next_bit(words: &[u64], from: u64) -> Option<u32> {
+    let start = (from / 64) as usize;
+    let before = |nth: usize| if nth == start { (1_u64 << (from % 64)) - 1 } else { 0 };
+    let nth = (start..words.len()).find(|nth| words[*nth] & !before(*nth) != 0)?;
+    Some(nth as u32 * 64 + (words[nth] & !before(nth)).trailing_zeros())
 }
 
 impl FromIterator<Partition> for PartitionSet {
@@ -37,7 +110,10 @@ impl FromIterator<Partition> for PartitionSet {
         let mut numbers: Vec<u32> = partitions.into_iter().map(|partition| partition.0).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        PartitionSet(numbers)
+        let below = numbers.last().map_or(0, |last| u64::from(*last) + 1);
+        let mut set = PartitionSet::with_room(numbers.len(), below);
+        numbers.into_iter().for_each(|number| set.push(number));
+        set
     }
 }
 
@@ -52,25 +128,19 @@ pub struct Neighbours {
 impl Neighbours {
     /// Of a device.
     pub fn of(ring: &Ring, device: DeviceId) -> Neighbours {
-        let mut own = Vec::new();
-        let mut shared: BTreeMap<DeviceId, Vec<u32>> = BTreeMap::new();
-        for partition in 0..ring.part_shift().partitions() {
-            let partition = Partition(partition as u32);
-            let primaries = ring.primary_ids(partition);
-            if !primaries.contains(&device) {
-                continue;
+        let partitions = ring.part_shift().partitions();
+        // Twice over the ring, so that nothing has to grow.
+        let mut counts: BTreeMap<DeviceId, usize> = BTreeMap::new();
+        each_shared(ring, device, |_, holder| *counts.entry(holder).or_default() += 1);
+        let room = |count: usize| PartitionSet::with_room(count, partitions);
+        let mut sets: BTreeMap<DeviceId, PartitionSet> =
+            counts.into_iter().map(|(holder, count)| (holder, room(count))).collect();
+        each_shared(ring, device, |partition, holder| {
+            if let Some(set) = sets.get_mut(&holder) {
+                set.push(partition.0);
             }
-            own.push(partition.0);
-            for other in primaries.into_iter().filter(|other| *other != device) {
-                // A device may hold two replicas of a partition, where devices are few.
-                let partitions = shared.entry(other).or_default();
-                if partitions.last() != Some(&partition.0) {
-                    partitions.push(partition.0);
-                }
-            }
-        }
-        let shared = shared.into_iter().map(|(other, partitions)| (other, PartitionSet(partitions)));
-        Neighbours { own: PartitionSet(own), shared: shared.collect() }
+        });
+        Neighbours { own: sets.remove(&device).unwrap_or_default(), shared: sets }
     }
 
     /// Every partition of the device.
@@ -86,6 +156,17 @@ impl Neighbours {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (DeviceId, &PartitionSet)> {
         self.shared.iter().map(|(other, shared)| (*other, shared))
+    }
+}
+
+/// Every partition of a device, with each device that holds it, in order; a device that holds two replicas of it comes twice.
+fn each_shared(ring: &Ring, device: DeviceId, mut visit: impl FnMut(Partition, DeviceId)) {
+    for number in 0..ring.part_shift().partitions() {
+        let partition = Partition(number as u32);
+        let primaries = ring.primary_ids(partition);
+        if primaries.contains(&device) {
+            primaries.into_iter().for_each(|holder| visit(partition, holder));
+        }
     }
 }
 
@@ -113,6 +194,29 @@ mod tests {
         assert_eq!(within(3, 6), [4]);
         assert_eq!(within(5, 6), [0; 0]);
         assert_eq!(within(10, 20), [0; 0]);
+    }
+
+    #[test]
+    fn many_are_kept_as_bits_and_say_the_same() {
+        for (every, below) in [(1, 1000), (1, 64), (2, 1000), (31, 4096), (33, 4096), (100, 100_000)] {
+            let numbers: Vec<u32> = (0..below).step_by(every).collect();
+            let some = set(&numbers);
+            let is_bits = matches!(some.members, Members::Bits(_));
+            assert_eq!(is_bits, every < 32, "{every} {below}");
+            assert_eq!((some.len(), some.is_empty()), (numbers.len(), false));
+            for number in 0..below + 130 {
+                assert_eq!(some.contains(Partition(number)), numbers.contains(&number), "{number}");
+            }
+            for (first, last) in
+                [(0, u32::MAX), (1, 63), (63, 64), (64, 128), (5, 5), (below - 1, below), (below, 9_999_999)]
+            {
+                let within: Vec<u32> =
+                    some.within(Partition(first), Partition(last)).map(|partition| partition.0).collect();
+                let expected: Vec<u32> =
+                    numbers.iter().copied().filter(|number| (first..=last).contains(number)).collect();
+                assert_eq!(within, expected, "{every} {below}: {first} to {last}");
+            }
+        }
     }
 
     #[test]
