@@ -80,10 +80,13 @@ struct Slow {
 }
 
 impl Slow {
+    fn of(device: u64) -> Slow {
+        Slow { device: format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device)) }
+    }
+
     fn make(device: u64) -> Result<Slow, String> {
-        let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
         // From here on whatever was set is undone.
-        let slow = Slow { device };
+        let slow = Slow::of(device);
         for (what, limit) in
             THROTTLES.into_iter().zip([SLOW_BYTES, SLOW_BYTES, SLOW_OPERATIONS, SLOW_OPERATIONS])
         {
@@ -119,6 +122,10 @@ impl Mounted {
         let mut signals = Signals::new([SIGINT, SIGTERM]).expect("signals");
         thread::spawn(move || {
             let signal = signals.forever().next();
+            // A number that another device may have next.
+            if let Ok(mounted) = fs::metadata(&at) {
+                drop(Slow::of(mounted.dev()));
+            }
             // At once by name; what is in it when the last process that has it open has ended.
             let _ = run(Command::new("umount").arg("--lazy").arg(&at));
             let _ = fs::remove_file(&image);

@@ -49,7 +49,7 @@ pub struct Options {
     /// 20 with --quick].
     #[arg(long)]
     pub gentle_mb: Option<u64>,
-    /// Only these of the section gentle, comma-separated: disks (given, slow) and contenders.
+    /// Only these of the section gentle, comma-separated: disks (given, slow) and contenders (as `ours-idle-classes`).
     #[arg(long, value_delimiter = ',')]
     pub gentle: Vec<String>,
     /// Where the figures go as JSON.

@@ -177,6 +177,6 @@ fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> std::io::Result
 }
 
 /// Requests a second to each server, and by how many clients in turn.
-const MIX: [(Kind, u32, u32); 3] = [(Kind::Row, 40, 8), (Kind::Create, 2, 2), (Kind::List, 4, 2)];
+const MIX: [(Kind, u32, u32); 3] = [(Kind::Row, 40, 8), (Kind::Create, 1, 2), (Kind::List, 4, 2)];
 /// A proxy gives up after ten seconds; here everybody waits to the end.
 const PATIENCE: Duration = Duration::from_secs(120);

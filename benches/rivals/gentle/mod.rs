@@ -52,6 +52,13 @@ struct Side {
     starter: &'static [&'static str],
 }
 
+impl Side {
+    /// Its name as one word, for the command line.
+    fn word(&self) -> String {
+        self.name.replace(", ", "-").replace(' ', "-")
+    }
+}
+
 const OURS: Who = Who::Ours { options: "" };
 const SIDES: [Side; 6] = [
     Side { name: "nobody", who: Who::Nobody, starter: &[] },
@@ -73,7 +80,8 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
         return figures.could_not(SECTION, "no --swift-venv names an environment with a container server");
     };
     let disks = ["given", "slow"];
-    let names = SIDES.map(|side| side.name);
+    let names = SIDES.map(|side| side.word());
+    let names = names.each_ref().map(String::as_str);
     let wanted = |name: &str, all: &[&str]| {
         let named = |word: &&str| options.gentle.iter().any(|wanted| wanted == word);
         !all.iter().any(named) || named(&name)
@@ -99,7 +107,7 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
             }
         };
         let stage = Stage::new(&disk, bytes, options, &venv);
-        for side in SIDES.iter().filter(|side| wanted(side.name, &names)) {
+        for side in SIDES.iter().filter(|side| wanted(&side.word(), &names)) {
             stage.play(side, figures);
         }
         let _ = fs::remove_dir_all(&disk.dir);
@@ -155,6 +163,7 @@ impl<'a> Stage<'a> {
         thread::sleep(AFTER);
         let answers = clients.stop();
         let seconds = (ended - begun).as_secs_f64();
+        println!("{}: {}: {seconds:.1} s", self.name, side.name);
         let mut note = match (side.who, left) {
             (Who::Nobody, _) => String::new(),
             (_, 0) => "all shipped".to_owned(),
