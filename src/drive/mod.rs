@@ -37,7 +37,7 @@ use crate::hash_path::{Hash, Partition};
 pub use hash_dir::{DbFileName, DirLock, HashDir};
 pub use listing::{Listing, ListingFingerprint};
 pub use live::{FileStamp, LiveFile, OpenGuard, opening};
-pub use pressure::Pressure;
+pub use pressure::{LONG_REST, Pressure, SHORT_REST, Side, TURN_PAUSE, Turn};
 pub use sight::Sight;
 pub use snapshot::{Patience, Snapshot, clone_live, snapshot};
 pub use source::{Resting, Source};
@@ -112,9 +112,14 @@ impl Drive {
         Drive { pressure: Some(pressure), ..self }
     }
 
+    /// How hard it is pressed, if anybody cares.
+    pub fn pressure(&self) -> Option<&Arc<Pressure>> {
+        self.pressure.as_ref()
+    }
+
     /// How long to rest after work that kept it busy for so long ([`Pressure::rest_after`]).
-    pub fn rest_after(&self, worked: Duration) -> Duration {
-        self.pressure.as_ref().map_or(Duration::ZERO, |pressure| pressure.rest_after(worked))
+    pub fn rest_after(&self, worked: Duration, longest: Duration) -> Duration {
+        self.pressure.as_ref().map_or(Duration::ZERO, |pressure| pressure.rest_after(worked, longest))
     }
 
     /// For a large file that is written there from front to back.

@@ -5,7 +5,8 @@
 //! that is what everybody waits there. Where it is longer than `agent_drive_latency_ms`, whoever works on the drive rests
 //! after each piece of work, for longer and longer until commits are fast again, and for shorter and shorter from then on.
 //! Whoever writes a large file has less of it on the way first: others wait behind that, and a little is as good as much
-//! to keep a disk at work.
+//! to keep a disk at work. And where it is much longer, only one at a time works there ([`Pressure::turn`]), or many who rest
+//! would be as bad as one who does not.
 //!
 //! Whose fault it is that commits are slow is not asked: if ours, we make room; if that of others, they have more of
 //! what there is. But never all of it ([`LEAST_SHARE`]): a node that stops replicating loses more than a little time.
@@ -14,7 +15,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
@@ -30,6 +31,23 @@ pub struct Pressure {
     /// The longest that commits should take; `None` if that is all the same.
     limit: Option<Duration>,
     gauge: Mutex<Gauge>,
+    calling: Mutex<()>,
+    answering: Mutex<()>,
+}
+
+/// Who works on a drive: each side takes its own turns, or two nodes could wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Who calls peers, and may have to wait for one.
+    Calling,
+    /// Who answers them, and waits for nobody.
+    Answering,
+}
+
+/// The right to work on a pressed drive, until dropped.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    _held: MutexGuard<'a, ()>,
 }
 
 /// The part of it that is mere reckoning.
@@ -52,14 +70,42 @@ struct Gauge {
 impl Pressure {
     /// Of the device of this name with its `tmp` there.
     pub fn new(device: &DeviceName, tmp: PathBuf, limit: Option<Duration>) -> Pressure {
-        Pressure { device: device.to_string(), tmp, limit, gauge: Mutex::new(Gauge::new(Instant::now())) }
+        let gauge = Mutex::new(Gauge::new(Instant::now()));
+        let (calling, answering) = (Mutex::default(), Mutex::default());
+        Pressure { device: device.to_string(), tmp, limit, gauge, calling, answering }
     }
 
-    /// How long to rest after work that kept the drive busy for so long. Nothing may be locked meanwhile. Now and then
-    /// this takes as long as a commit.
-    pub fn rest_after(&self, worked: Duration) -> Duration {
+    /// Waits until nobody else of that side works on the drive, if it is so pressed that it matters; `wait` sleeps a little,
+    /// or says why there is no point in waiting. To be held while working, and while resting afterwards. `None` if it does not
+    /// matter, or if somebody takes so long that it is better not to wait any more.
+    ///
+    /// # Errors
+    /// What `wait` says.
+    pub fn turn<E>(
+        &self,
+        side: Side,
+        mut wait: impl FnMut() -> Result<(), E>,
+    ) -> Result<Option<Turn<'_>>, E> {
+        let turns = match side {
+            Side::Calling => &self.calling,
+            Side::Answering => &self.answering,
+        };
+        let begun = Instant::now();
+        while self.gauge().share < ALONE_BELOW && begun.elapsed() < TURN_LIMIT {
+            match turns.try_lock() {
+                Ok(held) => return Ok(Some(Turn { _held: held })),
+                Err(TryLockError::Poisoned(held)) => return Ok(Some(Turn { _held: held.into_inner() })),
+                Err(TryLockError::WouldBlock) => wait()?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// How long to rest after work that kept the drive busy for so long, but no more than `longest` at a time. Nothing may
+    /// be locked meanwhile. Now and then this takes as long as a commit.
+    pub fn rest_after(&self, worked: Duration, longest: Duration) -> Duration {
         self.note(worked, 1.0);
-        self.gauge().take_rest()
+        self.gauge().take_rest(longest)
     }
 
     /// The same after a piece of a large file was written; and how much of what is usual may be on the way to the disk
@@ -67,7 +113,7 @@ impl Pressure {
     pub fn rest_after_writing(&self, worked: Duration, least: f64) -> (Duration, f64) {
         self.note(worked, least);
         let mut gauge = self.gauge();
-        (gauge.take_rest(), gauge.share.max(least))
+        (gauge.take_rest(SHORT_REST), gauge.share.max(least))
     }
 
     /// Notes work for which there is no rest as long as the share is not below `restless`.
@@ -127,7 +173,7 @@ impl Gauge {
             (self.share, self.timed) = (1.0, None);
         }
         self.worked += worked;
-        self.owed = (self.owed + worked.mul_f64((restless / self.share - 1.0).max(0.0))).min(LONGEST_REST);
+        self.owed = (self.owed + worked.mul_f64((restless / self.share - 1.0).max(0.0))).min(LONG_REST);
         let is_due = self.worked >= WORK_BETWEEN && self.due.is_some_and(|due| now >= due);
         if is_due {
             (self.due, self.worked) = (None, Duration::ZERO);
@@ -158,9 +204,11 @@ impl Gauge {
         tells
     }
 
-    /// What is owed, once it is long enough to sleep for.
-    fn take_rest(&mut self) -> Duration {
-        if self.owed < SHORTEST_REST { Duration::ZERO } else { std::mem::take(&mut self.owed) }
+    /// What is owed, or so much of it, once it is long enough to sleep for.
+    fn take_rest(&mut self, longest: Duration) -> Duration {
+        let rest = if self.owed < SHORTEST_REST { Duration::ZERO } else { self.owed.min(longest) };
+        self.owed -= rest;
+        rest
     }
 }
 
@@ -176,8 +224,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 const TIMES_BETWEEN: u32 = 10;
 /// What was found out longer ago than this means nothing any more.
 const MEMORY: Duration = Duration::from_secs(10);
-/// A peer waits while we rest, and expects to hear of us every few seconds.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// For whoever keeps a peer waiting that he says nothing to meanwhile.
+pub const SHORT_REST: Duration = Duration::from_secs(1);
+/// For whoever keeps nobody waiting, or says so. A piece of work may take minutes, and that is no reason to rest for hours.
+pub const LONG_REST: Duration = Duration::from_secs(20);
+/// How long to wait before it is asked again whether it is one's turn.
+pub const TURN_PAUSE: Duration = Duration::from_millis(20);
+/// Who holds the turn may be at work on something huge, or wait for memory that others have who wait for the turn.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
+/// Below this share there is one at a time.
+const ALONE_BELOW: f64 = 0.5;
 /// Sleeping for less costs more than it gives.
 const SHORTEST_REST: Duration = Duration::from_millis(2);
 /// Below this share whoever asks himself what takes so long should find it in the log, now and then.
@@ -204,7 +260,7 @@ mod tests {
                 now += took;
                 gauge.timed(took, LIMIT, now);
             }
-            now += gauge.take_rest();
+            now += gauge.take_rest(SHORT_REST);
         }
         (took, gauge.share)
     }
@@ -239,7 +295,7 @@ mod tests {
         let (mut worked, mut rested) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..1000 {
             gauge.has_worked(Duration::from_micros(300), 1.0, now);
-            let rest = gauge.take_rest();
+            let rest = gauge.take_rest(SHORT_REST);
             assert!(rest.is_zero() || rest >= SHORTEST_REST, "{rest:?}");
             (worked, rested) = (worked + Duration::from_micros(300), rested + rest);
             now += Duration::from_micros(300) + rest;
@@ -254,17 +310,18 @@ mod tests {
         for (share, rest) in [(0.5, 0), (0.125, 0), (0.0625, 100), (0.02, 525)] {
             let mut gauge = Gauge { share, timed: Some(now), due: None, ..Gauge::new(now) };
             gauge.has_worked(millis(100), 0.125, now);
-            assert_eq!(gauge.take_rest(), millis(rest), "{share}");
+            assert_eq!(gauge.take_rest(SHORT_REST), millis(rest), "{share}");
         }
     }
 
     #[test]
-    fn nobody_rests_for_longer_than_a_peer_waits() {
+    fn nobody_rests_for_longer_than_a_peer_waits_nor_for_ever() {
         let now = Instant::now();
         let mut gauge = Gauge { share: LEAST_SHARE, timed: Some(now), due: None, ..Gauge::new(now) };
         gauge.has_worked(Duration::from_secs(3600), 1.0, now);
-        assert_eq!(gauge.take_rest(), LONGEST_REST);
-        assert_eq!(gauge.take_rest(), Duration::ZERO);
+        assert_eq!(gauge.take_rest(SHORT_REST), SHORT_REST);
+        assert_eq!(gauge.take_rest(LONG_REST), LONG_REST - SHORT_REST);
+        assert_eq!(gauge.take_rest(LONG_REST), Duration::ZERO);
     }
 
     #[test]
@@ -309,13 +366,39 @@ mod tests {
         let tmp = tempfile::tempdir().expect("a directory");
         // No disk commits within a nanosecond.
         let pressed = pressure(tmp.path().to_owned(), Some(Duration::from_nanos(1)));
-        let rest = pressed.rest_after(WORK_BETWEEN);
+        let rest = pressed.rest_after(WORK_BETWEEN, SHORT_REST);
         assert!(rest.is_zero(), "{rest:?}");
         assert_eq!(pressed.gauge().share, FASTEST_FALL);
-        assert_eq!(pressed.rest_after(WORK_BETWEEN), WORK_BETWEEN);
+        assert_eq!(pressed.rest_after(WORK_BETWEEN, SHORT_REST), WORK_BETWEEN);
         assert_eq!(pressed.rest_after_writing(WORK_BETWEEN, 0.125), (Duration::ZERO, FASTEST_FALL));
         assert_eq!(pressed.rest_after_writing(WORK_BETWEEN, 0.75), (WORK_BETWEEN / 2, 0.75));
         assert_eq!(tmp.path().read_dir().expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn on_a_drive_that_is_much_pressed_there_is_one_of_each_side_at_a_time() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let pressed = pressure(tmp.path().to_owned(), Some(LIMIT));
+        let gives_up = || Err("somebody works there");
+        assert!(pressed.turn(Side::Calling, gives_up).expect("no need to wait").is_none());
+        pressed.gauge().share = ALONE_BELOW / 2.0;
+        let held = pressed.turn(Side::Calling, gives_up).expect("it is free");
+        assert!(held.is_some());
+        assert!(pressed.turn(Side::Calling, gives_up).is_err());
+        assert!(pressed.turn(Side::Answering, gives_up).expect("its own").is_some());
+        // It gets better while somebody waits.
+        let mut waited = 0;
+        let turn = pressed.turn(Side::Calling, || {
+            waited += 1;
+            if waited == 3 {
+                pressed.gauge().share = 1.0;
+            }
+            Ok::<(), ()>(())
+        });
+        assert!(turn.expect("it goes on").is_none() && waited == 3);
+        drop(held);
+        pressed.gauge().share = LEAST_SHARE;
+        assert!(pressed.turn(Side::Calling, gives_up).expect("free again").is_some());
     }
 
     #[test]
@@ -326,7 +409,7 @@ mod tests {
             pressure(tmp.path().join("missing"), Some(Duration::from_nanos(1))),
         ] {
             for _ in 0..3 {
-                assert_eq!(pressure.rest_after(Duration::from_secs(1)), Duration::ZERO);
+                assert_eq!(pressure.rest_after(Duration::from_secs(1), SHORT_REST), Duration::ZERO);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! One exchange, from the answering side: a database of ours meets a peer's.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, info, warn};
 
@@ -13,7 +13,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::budget::Share;
 use crate::config::Reserve;
 use crate::delta::{self, Geometry, PageDigest, PageIndex};
-use crate::drive::{DeviceName, Drive, HashDir, LiveFile};
+use crate::drive::{DeviceName, Drive, HashDir, LONG_REST, LiveFile, Side, TURN_PAUSE};
 use crate::ledger::{Entry, Key, Ledger, StateDigest};
 use crate::look::sum_up;
 use crate::merge::{self, PolicyClaim};
@@ -24,6 +24,7 @@ use crate::protocol::receiver::Action;
 use crate::protocol::{RANGES_PER_MESSAGE, Violation};
 use crate::replica::{Direction, Metadata, ReplicaInfo, Row, RowId, ShardRange, SyncPoint};
 use crate::ring::{Device, Ring};
+use crate::stop::SLICE;
 use crate::timestamp::Timestamp;
 
 /// One exchange in progress.
@@ -270,9 +271,9 @@ impl<'a> Visit<'a> {
         match action {
             Action::Meet(_) | Action::Compare(_) | Action::Open { .. } | Action::TellTime | Action::Wait => {}
             Action::ExchangeRanges(ranges) => self.exchange_ranges(peer, ranges)?,
-            Action::MergeRows(rows) => self.gently(|visit| visit.merge_rows(peer, rows))?,
+            Action::MergeRows(rows) => self.gently(peer, |visit, peer| visit.merge_rows(peer, rows))?,
             Action::FinishRows { through, restart, points } => {
-                self.gently(|visit| visit.finish_rows(peer, through, restart, &points))?;
+                self.gently(peer, |visit, peer| visit.finish_rows(peer, through, restart, &points))?;
                 return Ok(Progress::Over);
             }
             Action::Prepare { shape, epoch } => self.prepare(peer, shape, epoch)?,
@@ -295,19 +296,38 @@ impl<'a> Visit<'a> {
             Action::FindPages { window, digests } => self.file()?.find_pages(peer, window, &digests)?,
             Action::Apply { window, patch } => self.file()?.apply(peer, window, &patch)?,
             Action::Install { digest, max_row } => {
-                return self.gently(|visit| visit.install(peer, digest, max_row));
+                return self.gently(peer, |visit, peer| visit.install(peer, digest, max_row));
             }
         }
         Ok(Progress::Under)
     }
 
-    /// Works on the drive, and leaves it alone for a while afterwards if it is pressed. The peer has its answer by then,
-    /// and whoever waits for the database finds it free.
-    fn gently<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+    /// Works on the drive with regard to how hard it is pressed: not beside others, and with a rest afterwards. The peer has
+    /// its answer by then, and whoever waits for the database finds it free.
+    fn gently<S: Stream, T>(
+        &mut self,
+        peer: &mut Peer<S>,
+        work: impl FnOnce(&mut Self, &mut Peer<S>) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let Some(pressure) = self.drive.pressure().cloned() else { return work(self, peer) };
+        let stop = self.node.stop.clone();
+        let pause = |peer: &mut Peer<S>, time: Duration| -> Result<(), PeerError> {
+            peer.still_here()?;
+            if stop.sleep(time) { Err(PeerError::Stopped) } else { Ok(()) }
+        };
+        let _turn = pressure.turn(Side::Answering, || pause(peer, TURN_PAUSE))?;
         let begun = Instant::now();
-        let done = work(self);
-        self.node.stop.sleep(self.drive.rest_after(begun.elapsed()));
-        done
+        let done = work(self, peer)?;
+        let rested = Instant::now() + pressure.rest_after(begun.elapsed(), LONG_REST);
+        loop {
+            let left = rested.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.rest();
+            pause(peer, left.min(SLICE))?;
+        }
+        Ok(done)
     }
 
     fn file(&mut self) -> Result<&mut Arriving, Violation> {

@@ -19,7 +19,7 @@ use crate::delta::{
     self, BlockDigests, Geometry, Pace, Packer, Packing, PageDigest, PageDigests, PageSet, Signature,
     WindowNode, WindowTree,
 };
-use crate::drive::{Drive, DriveError, Snapshot, Source, holes, snapshot};
+use crate::drive::{Drive, DriveError, SHORT_REST, Snapshot, Source, holes, snapshot};
 use crate::incoming::SAMPLE_PAGES;
 use crate::peer::{Peer, Stream};
 use crate::protocol::Violation;
@@ -383,7 +383,7 @@ fn read_ahead(
 fn read_gently(source: &Source, drive: &Drive, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
     let begun = Instant::now();
     source.read_exact(offset, buffer)?;
-    thread::sleep(drive.rest_after(begun.elapsed()));
+    thread::sleep(drive.rest_after(begun.elapsed(), SHORT_REST));
     Ok(())
 }
 

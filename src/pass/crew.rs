@@ -6,7 +6,6 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
 use log::error;
@@ -48,10 +47,8 @@ pub(super) fn walk_all(pass: &Pass, drives: &[(&Device, Arc<Drive>)]) {
                     if node.stop.wished() {
                         continue;
                     }
-                    let begun = Instant::now();
                     if let Some(database) = round.perform(&mut replicator, task) {
                         pass.tell(&pass.tally(), &database.to_string_lossy());
-                        round.rest_after(begun.elapsed());
                     }
                 }
             };

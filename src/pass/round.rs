@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use log::{error, warn};
 
 use super::crew::{Dispatch, UnderWay};
 use super::{Leg, Pass, RoundOver};
-use crate::drive::Drive;
+use crate::drive::{Drive, LONG_REST, Side, TURN_PAUSE};
 use crate::hash_path::Partition;
 use crate::ledger::{Entry, Key, Ledger, LedgerError, Neighbours, Recorder, Span};
 use crate::obstacle::{Cause, Kind, Obstacle};
@@ -107,9 +107,23 @@ impl<'a> Round<'a> {
         self.device
     }
 
-    /// Leaves the drive alone for a while, if it is pressed, after work that kept it busy for so long.
-    pub(super) fn rest_after(&self, worked: Duration) {
-        self.pass.node.stop.sleep(self.drive.rest_after(worked));
+    /// Does a job with regard to how hard the drive is pressed: not beside others, and with a rest afterwards. Says which
+    /// database it was about, if it was about one.
+    pub(super) fn perform(&self, replicator: &mut Replicator<'a>, task: Task) -> Option<PathBuf> {
+        if !task.opens_a_database() {
+            return self.perform_at_once(replicator, task);
+        }
+        let stop = &self.pass.node.stop;
+        let wait = || if stop.sleep(TURN_PAUSE) { Err(()) } else { Ok(()) };
+        let _turn = match self.drive.pressure().map(|pressure| pressure.turn(Side::Calling, wait)) {
+            Some(Err(())) => return None,
+            Some(Ok(turn)) => turn,
+            None => None,
+        };
+        let begun = Instant::now();
+        let database = self.perform_at_once(replicator, task);
+        stop.sleep(self.drive.rest_after(begun.elapsed(), LONG_REST));
+        database
     }
 
     /// Goes round.
@@ -266,8 +280,7 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Does a job; says which database it was about, if it was about one.
-    pub(super) fn perform(&self, replicator: &mut Replicator<'a>, task: Task) -> Option<PathBuf> {
+    fn perform_at_once(&self, replicator: &mut Replicator<'a>, task: Task) -> Option<PathBuf> {
         let mut tally = Tally::default();
         let about = match task {
             Task::Replicate(found) => {
