@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::rings::{Ours, span};
+use super::rings::Ours;
 use super::{Finding, Subject, count};
 use crate::config::Config;
 use crate::hash_path::Partition;
@@ -18,6 +18,7 @@ use crate::peer::{Peer, PeerError};
 use crate::protocol::VERSION;
 use crate::protocol::message::Message;
 use crate::protocol::wire::WireError;
+use crate::report::text::span;
 use crate::stop::Stop;
 
 const PEERS: Subject = Subject::Peers;
@@ -256,7 +257,11 @@ fn small(microseconds: u64) -> String {
 
 /// Time that does.
 fn exact(time: Duration) -> String {
-    if time < Duration::from_secs(120) { format!("{:.1} s", time.as_secs_f64()) } else { span(time) }
+    if time < Duration::from_secs(120) {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        span(time.as_secs_f64())
+    }
 }
 
 /// Our own port.
