@@ -144,7 +144,7 @@ class Walk:
         self.stage.stop_replicator(node)
 
     def clear_away(self):
-        """`rm -r /srv/node/*/agent`, and what lies in the recon cache and the state directory."""
+        """`rm -r /srv/node/*/agent`, and what a purge of the package removes: state, and locks in the recon cache."""
         for node in self.stage.nodes:
             shutil.rmtree(node.drive / "agent")
             shutil.rmtree(node.home / "state")
