@@ -382,7 +382,7 @@ mod tests {
             (Some(serves(-1_000_000)), Warning, "1.0 s behind ours"),
             (Some(serves(59_999_999)), Warning, "ahead"),
             (Some(serves(60_000_000)), Error, "60.0 s ahead of ours"),
-            (Some(serves(-7_200_000_000)), Error, "2 hours behind ours"),
+            (Some(serves(-7_200_000_000)), Error, "2 h behind ours"),
             (Some(serves(i64::MIN)), Error, "days behind ours"),
             (Some(Answer::Busy), Warning, "as many callers"),
             (failed(PeerError::Unreachable(reset())), Warning, "cannot be reached: connection refused"),

@@ -12,8 +12,11 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Passed, rows, wait};
 use crate::pages::{Block, Kind, blocks};
 
+/// Builds a cluster, and runs a block's command on it.
+type Make = fn(&Block) -> (Cluster, String);
+
 /// Each output of the documents, by the heading above it, and the cluster on which its command is run.
-const SHOWN: [(&str, &str, fn(&Block) -> (Cluster, String)); 4] = [
+const SHOWN: [(&str, &str, Make); 4] = [
     ("Check", "agent check", with_a_drive_and_an_agent_missing),
     ("Check", "agent locate AUTH_test photos", in_sync),
     ("Migrating from swift-container-replicator, and back", "agent status", in_sync),
