@@ -383,7 +383,7 @@ mod tests {
             (Some(serves(59_999_999)), Warning, "ahead"),
             (Some(serves(60_000_000)), Error, "60.0 s ahead of ours"),
             (Some(serves(-7_200_000_000)), Error, "2 h behind ours"),
-            (Some(serves(i64::MIN)), Error, "days behind ours"),
+            (Some(serves(i64::MIN)), Error, " d behind ours"),
             (Some(Answer::Busy), Warning, "as many callers"),
             (failed(PeerError::Unreachable(reset())), Warning, "cannot be reached: connection refused"),
             (failed(PeerError::TooSlow(Duration::from_secs(2))), Warning, "was silent or stuck for 2.0 s"),
