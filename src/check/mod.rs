@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::report::text;
+
 /// What was found out about one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -132,7 +134,7 @@ fn within<T: Send + 'static>(time: Duration, work: impl FnOnce() -> T + Send + '
 
 /// `1 device`, `2 devices`.
 fn count(number: usize, word: &str) -> String {
-    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
+    text::count(number as u64, word)
 }
 
 /// The first few of some names.
@@ -185,6 +187,5 @@ mod tests {
         assert_eq!(few(1), "d0");
         assert!(few(8).ends_with("d7"));
         assert!(few(9).ends_with("d7 and 1 more"));
-        assert_eq!((count(1, "drive"), count(2, "drive")), ("1 drive".into(), "2 drives".into()));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::rings::{Ours, span};
+use super::rings::Ours;
 use super::{Finding, Subject, count};
 use crate::config::Config;
 use crate::hash_path::Partition;
@@ -18,6 +18,7 @@ use crate::peer::{Peer, PeerError};
 use crate::protocol::VERSION;
 use crate::protocol::message::Message;
 use crate::protocol::wire::WireError;
+use crate::report::text::span;
 use crate::stop::Stop;
 
 const PEERS: Subject = Subject::Peers;
@@ -256,7 +257,11 @@ fn small(microseconds: u64) -> String {
 
 /// Time that does.
 fn exact(time: Duration) -> String {
-    if time < Duration::from_secs(120) { format!("{:.1} s", time.as_secs_f64()) } else { span(time) }
+    if time < Duration::from_secs(120) {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        span(time.as_secs_f64())
+    }
 }
 
 /// Our own port.
@@ -377,8 +382,8 @@ mod tests {
             (Some(serves(-1_000_000)), Warning, "1.0 s behind ours"),
             (Some(serves(59_999_999)), Warning, "ahead"),
             (Some(serves(60_000_000)), Error, "60.0 s ahead of ours"),
-            (Some(serves(-7_200_000_000)), Error, "2 hours behind ours"),
-            (Some(serves(i64::MIN)), Error, "days behind ours"),
+            (Some(serves(-7_200_000_000)), Error, "2 h behind ours"),
+            (Some(serves(i64::MIN)), Error, " d behind ours"),
             (Some(Answer::Busy), Warning, "as many callers"),
             (failed(PeerError::Unreachable(reset())), Warning, "cannot be reached: connection refused"),
             (failed(PeerError::TooSlow(Duration::from_secs(2))), Warning, "was silent or stuck for 2.0 s"),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use super::text::count;
 use crate::pass::Observer;
 use crate::tally::Tally;
 
@@ -88,10 +89,11 @@ impl Observer for PassStatus {
 
 fn under_way(tally: &Tally, devices_done: usize, devices: usize, time: Duration) -> String {
     format!(
-        "in a pass for {} s: {devices_done} of {devices} devices, {} databases, {} failures",
+        "in a pass for {} s: {devices_done} of {}, {}, {}",
         time.as_secs(),
-        tally.attempted,
-        tally.failure
+        count(devices as u64, "device"),
+        count(tally.attempted, "database"),
+        count(tally.failure, "failure")
     )
 }
 
@@ -103,12 +105,11 @@ pub fn between_passes(tally: &Tally, wait: Duration) {
 fn outcome(tally: &Tally, wait: Duration) -> String {
     let ending = match tally.failure {
         0 => "without a failure".to_owned(),
-        1 => "with 1 failure".to_owned(),
-        failures => format!("with {failures} failures"),
+        failures => format!("with {}", count(failures, "failure")),
     };
     format!(
-        "last pass: {} databases in {:.1} s, {ending}; the next in {} s",
-        tally.attempted,
+        "last pass: {} in {:.1} s, {ending}; the next in {} s",
+        count(tally.attempted, "database"),
         tally.elapsed,
         wait.as_secs()
     )
@@ -126,7 +127,11 @@ mod tests {
         let mut tally = Tally { attempted: 12, failure: 1, elapsed: 3.25, ..Tally::default() };
         assert_eq!(
             under_way(&tally, 1, 3, Duration::from_millis(61_900)),
-            "in a pass for 61 s: 1 of 3 devices, 12 databases, 1 failures"
+            "in a pass for 61 s: 1 of 3 devices, 12 databases, 1 failure"
+        );
+        assert_eq!(
+            under_way(&Tally::default(), 0, 1, Duration::ZERO),
+            "in a pass for 0 s: 0 of 1 device, 0 databases, 0 failures"
         );
         let wait = Duration::from_millis(26_750);
         let line = outcome(&tally, wait);

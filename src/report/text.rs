@@ -36,6 +36,27 @@ pub fn cut_middle(text: &str, chars: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{} ... {}", &text[..offset(half)], &text[offset(length - half)..]))
 }
 
+/// So many of a thing: `1 peer`, `2 peers`.
+pub fn count(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// A span of time in seconds: one unit, two where one says little.
+pub fn span(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let two = |large: u64, unit: &str, small: u64, below: &str| match small {
+        0 => format!("{large} {unit}"),
+        small if large < 3 => format!("{large} {unit} {small} {below}"),
+        _ => format!("{large} {unit}"),
+    };
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => two(seconds / 3600, "h", seconds / 60 % 60, "min"),
+        _ => two(seconds / 86_400, "d", seconds / 3600 % 24, "h"),
+    }
+}
+
 /// A number with a comma before every third digit: `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -115,6 +136,35 @@ mod tests {
             assert_eq!(cut_middle(text, chars), cut, "{chars}");
         }
         assert_eq!(cut_middle("ääääääääää", 9), "ää ... ää");
+    }
+
+    #[test]
+    fn one_is_one_and_none_are_many() {
+        let table = [(0, "0 peers"), (1, "1 peer"), (2, "2 peers"), (1_000, "1,000 peers")];
+        for (number, told) in table {
+            assert_eq!(count(number, "peer"), told);
+        }
+    }
+
+    #[test]
+    fn spans_say_enough_and_no_more() {
+        let table = [
+            (0.0, "0 s"),
+            (119.9, "119 s"),
+            (120.0, "2 min"),
+            (7199.0, "119 min"),
+            (7200.0, "2 h"),
+            (9000.0, "2 h 30 min"),
+            (11_000.0, "3 h"),
+            (172_799.0, "47 h"),
+            (172_800.0, "2 d"),
+            (180_000.0, "2 d 2 h"),
+            (8_640_000.0, "100 d"),
+            (-5.0, "0 s"),
+        ];
+        for (seconds, text) in table {
+            assert_eq!(span(seconds), text, "{seconds}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::facts::{Alarm, AlarmKind, DeviceNow, PeerNow, Report, earliest};
 use super::kept::Hindrance;
 use crate::obstacle::{Cause, Kind};
-use crate::report::text::{thousands, utc};
+use crate::report::text::{count, span, thousands, utc};
 
 /// Is the node in sync, and since when? `None` if no pass has walked all of every device.
 pub fn in_sync(report: &Report) -> (Option<bool>, Option<f64>) {
@@ -265,11 +265,6 @@ fn remedy(kind: Kind) -> &'static str {
     }
 }
 
-/// A number of things.
-pub fn count(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", thousands(number), if number == 1 { "" } else { "s" })
-}
-
 /// How long ago a time was, in the unit that says enough.
 pub fn ago(now: f64, time: f64) -> String {
     match now - time {
@@ -281,22 +276,6 @@ pub fn ago(now: f64, time: f64) -> String {
 
 fn for_how_long(now: f64, since: f64) -> String {
     format!("for {}", span((now - since).max(0.0)))
-}
-
-/// A span of time: one unit, two where one says little.
-pub fn span(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    let two = |large: u64, unit: &str, small: u64, below: &str| match small {
-        0 => format!("{large} {unit}"),
-        small if large < 3 => format!("{large} {unit} {small} {below}"),
-        _ => format!("{large} {unit}"),
-    };
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => two(seconds / 3600, "h", seconds / 60 % 60, "min"),
-        _ => two(seconds / 86_400, "d", seconds / 3600 % 24, "h"),
-    }
 }
 
 /// What is in the way for so long does not go away by itself.
@@ -520,24 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_say_enough_and_no_more() {
-        let table = [
-            (0.0, "0 s"),
-            (119.9, "119 s"),
-            (120.0, "2 min"),
-            (7199.0, "119 min"),
-            (7200.0, "2 h"),
-            (9000.0, "2 h 30 min"),
-            (11_000.0, "3 h"),
-            (172_799.0, "47 h"),
-            (172_800.0, "2 d"),
-            (180_000.0, "2 d 2 h"),
-            (8_640_000.0, "100 d"),
-            (-5.0, "0 s"),
-        ];
-        for (seconds, text) in table {
-            assert_eq!(span(seconds), text, "{seconds}");
-        }
+    fn how_long_ago_a_time_was_is_said() {
         assert_eq!(
             (ago(10.0, 9.5), ago(10.0, 5.0), ago(10.0, 70.0)),
             ("just now".into(), "5 s ago".into(), "in 60 s".into())

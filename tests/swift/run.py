@@ -20,6 +20,7 @@ import traceback
 import judge
 import live  # noqa: F401 (registers its scenarios)
 import locate
+import migration  # noqa: F401 (likewise)
 import ringbuilder  # noqa: F401 (likewise)
 import rings  # noqa: F401 (likewise)
 from scenarios import SCENARIOS, Play

@@ -174,7 +174,7 @@ use = egg:swift#recon
 recon_cache_path = {node.recon}
 """
         replication = (
-            "[container-replicator]\n"
+            "[container-auditor]\n\n[container-replicator]\n"
             f"rsync_module = rsync://{{replication_ip}}:{self.rsync_port}/container_{{device}}\n"
             + "".join(f"{key} = {value}\n" for key, value in replicator.items())
         )
@@ -283,21 +283,36 @@ recon_cache_path = {node.recon}
     def start_swift(self):
         """Container servers and the rsync daemon they expect, unless they already run."""
         if not self.servers:
-            conf = self.home / "rsyncd.conf"
-            modules = "".join(
-                f"[container_{node.device}]\npath = {node.home}/drives\nread only = false\nlock file = {self.home}/rsync{node.number}.lock\n"
-                for node in self.nodes
-            )
-            owner = "uid = root\ngid = root\n" if os.geteuid() == 0 else ""
-            conf.write_text(f"{owner}use chroot = false\nport = {self.rsync_port}\nlog file = {self.home}/rsyncd.log\n{modules}")
-            rsync = ["rsync", "--daemon", "--no-detach", f"--config={conf}", "--address=0.0.0.0"]
-            self._serve("rsync", rsync, "127.0.0.1", self.rsync_port)
+            self.start_rsync()
         starting = [node for node in self.nodes if node not in self.servers]
         for node in starting:
             conf = self.conf(node)
             self._spawn(node, self.swift("swift-container-server", conf))
         for node in starting:
             self._wait_for(self.servers[node], node.ip, node.port, self.home / f"{node}.log")
+
+    def start_rsync(self):
+        """The daemon that Swift's replicator ships whole files to, with a module for each drive."""
+        conf = self.home / "rsyncd.conf"
+        modules = "".join(
+            f"[container_{node.device}]\npath = {node.home}/drives\nread only = false\nlock file = {self.home}/rsync{node.number}.lock\n"
+            for node in self.nodes
+        )
+        owner = "uid = root\ngid = root\n" if os.geteuid() == 0 else ""
+        conf.write_text(f"{owner}use chroot = false\nport = {self.rsync_port}\nlog file = {self.home}/rsyncd.log\n{modules}")
+        rsync = ["rsync", "--daemon", "--no-detach", f"--config={conf}", "--address=0.0.0.0"]
+        self._serve("rsync", rsync, "127.0.0.1", self.rsync_port)
+
+    def start_replicator(self, node):
+        """Swift's replicator as a daemon, passes every `interval`."""
+        self._spawn(replicator_of(node), self.swift("swift-container-replicator", self.conf(node), "--verbose"))
+
+    def stop_replicator(self, node):
+        """It ends at once, in the middle of whatever it does; to find it ended by itself is a failure."""
+        code = self.servers[replicator_of(node)].poll()
+        self.stop_swift(replicator_of(node))
+        if code is not None:
+            raise Failure(f"the {replicator_of(node)} had ended by itself: {code}: {tail(self.home / f'{replicator_of(node)}.log')}")
 
     def stop_swift(self, *names):
         """All of it, or the container servers of some nodes."""
@@ -355,6 +370,11 @@ recon_cache_path = {node.recon}
             daemon.wait()
         self.daemons.clear()
         self.stop_swift()
+
+
+def replicator_of(node):
+    """The name of its daemon."""
+    return f"replicator of {node}"
 
 
 def tail(path, length=2000):

@@ -161,5 +161,5 @@ fn root() -> PathBuf {
 
 /// A file that is longer has more than one thing in it.
 const LINES_LIMIT: usize = 900;
-/// Options of cargo and rsync that the README names too.
-const OF_OTHERS: [&str; 4] = ["release", "bench", "whole-file", ""];
+/// Options of cargo, systemctl and rsync that the README names too.
+const OF_OTHERS: [&str; 7] = ["release", "bench", "test", "locked", "now", "whole-file", ""];

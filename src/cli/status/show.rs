@@ -6,8 +6,8 @@ use super::{GREEN, RED, Style, YELLOW};
 use crate::cli::ring::columns::{Cell, columns, wrapped};
 use crate::obstacle::Kind;
 use crate::pass::Leg;
-use crate::report::text::{cut_middle, printable, size, thousands, utc};
-use crate::status::alarm::{ago, count, span};
+use crate::report::text::{count, cut_middle, printable, size, span, thousands, utc};
+use crate::status::alarm::ago;
 use crate::status::facts::{BadNow, DeviceNow, PeerNow, Report};
 use crate::status::kept::{Doing, PassNote};
 
