@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use log::{error, warn};
 
@@ -262,7 +263,7 @@ impl<'a> Round<'a> {
 
     /// Does a job; says which database it was about, if it was about one.
     pub(super) fn perform(&self, replicator: &mut Replicator<'a>, task: Task) -> Option<PathBuf> {
-        let mut tally = Tally::default();
+        let (mut tally, begun) = (Tally::default(), Instant::now());
         let about = match task {
             Task::Replicate(found) => {
                 replicator.replicate(&self.found(&found), &mut tally);
@@ -297,6 +298,8 @@ impl<'a> Round<'a> {
                 Some(dir.usual_path())
             }
         };
+        let took = about.as_ref().map(|_| begun.elapsed());
+        self.pass.observer.counted(self.device, &tally, took);
         self.pass.tally().add(&tally);
         about
     }
@@ -326,16 +329,19 @@ impl<'a> Round<'a> {
             let Some(device) = self.pass.ring.device(*peer) else { continue };
             let rest = total.saturating_sub(peers.singly.get(peer).copied().unwrap_or(0));
             if peers.lost.contains(peer) {
-                tally.fail_node(&device.replication_ip, &device.name, rest);
+                tally.fail_target(&device.replication_ip, &device.name, rest);
             } else {
                 tally.success += rest;
                 tally.no_change += rest;
             }
         }
+        self.pass.observer.counted(self.device, &tally, None);
         self.pass.tally().add(&tally);
     }
 
     fn count_as_before(&self, databases: u64, last: Option<&scan::Found>) {
+        let counted = Tally { attempted: databases, ..Tally::default() };
+        self.pass.observer.counted(self.device, &counted, None);
         let mut tally = self.pass.tally();
         tally.attempted += databases;
         if let Some(found) = last {
