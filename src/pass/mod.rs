@@ -71,6 +71,20 @@ pub enum Leg {
     Over,
 }
 
+impl Leg {
+    /// The word for it, the same as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Leg::Walk => "walk",
+            Leg::Compare => "compare",
+            Leg::Settle => "settle",
+            Leg::Move => "move",
+            Leg::Singly => "singly",
+            Leg::Over => "over",
+        }
+    }
+}
+
 /// A device at the end of its round.
 pub struct RoundOver<'a> {
     /// Which.
