@@ -193,7 +193,7 @@ fn asked(head: &[u8]) -> Asked {
             let plain = Answer::plain("405 Method Not Allowed", "GET it");
             Asked::Other(Answer { more: "Allow: GET, HEAD\r\n", ..plain })
         }
-        _ => Asked::Other(Answer::plain("404 Not Found", "there is only /metrics")),
+        _ => Asked::Other(Answer::plain("404 Not Found", ONLY)),
     }
 }
 
@@ -267,6 +267,8 @@ fn linger(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
+/// What is answered to whoever asks for something else.
+pub const ONLY: &str = "an agent of swiftlet has only /metrics";
 /// How long it may take until the wish to end is seen.
 const ACCEPT_WAIT_MILLIS: u16 = 100;
 const LINGER: Duration = Duration::from_millis(500);

@@ -104,3 +104,33 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 
 /// How old it gets while nothing happens, or a pass goes on.
 const INTERVAL: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_file_is_replaced_as_a_whole_and_all_may_read_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("swiftlet.prom");
+        replace(&path, "a 1\n").expect("written");
+        let open = fs::File::open(&path).expect("there");
+        replace(&path, "a 2\n").expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("text"), "a 2\n");
+        assert_eq!(io::read_to_string(open).expect("text"), "a 1\n", "who reads it reads one of them");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1, "nothing is left over");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_stays_and_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("swiftlet.prom");
+        fs::create_dir(&path).expect("something in the way");
+        assert!(replace(&path, "a 1\n").is_err());
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1, "nothing is left over");
+        assert!(replace(Path::new("/nowhere/at/all.prom"), "a 1\n").is_err());
+    }
+}
