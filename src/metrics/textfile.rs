@@ -18,6 +18,7 @@ use log::warn;
 
 use super::STACK_BYTES;
 use super::pages::Pages;
+use crate::status::kept::sweep_of;
 
 /// A file that is kept up to date for as long as this lives.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ struct File {
 impl Textfile {
     /// Writes it now and then, and whenever it is asked for.
     pub fn keep(path: PathBuf, pages: Pages) -> Textfile {
+        sweep_of(path.parent().unwrap_or(Path::new("/")), UNFINISHED);
         let (wake, woken) = sync_channel(1);
         let file = Arc::new(File {
             path,
@@ -91,7 +93,7 @@ impl File {
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::Builder::new()
-        .prefix(".swiftlet-")
+        .prefix(UNFINISHED)
         .suffix(".part")
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(dir)?;
@@ -102,6 +104,8 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// What the name of a file begins with that is being written.
+const UNFINISHED: &str = ".swiftlet-";
 /// How old it gets while nothing happens, or a pass goes on.
 const INTERVAL: Duration = Duration::from_secs(30);
 

@@ -333,9 +333,13 @@ impl Kept {
 
 /// Unlinks what a process that was killed left half written.
 pub fn sweep(dir: &Path) {
+    sweep_of(dir, UNFINISHED);
+}
+
+/// Unlinks files whose names begin like this and that nobody writes to any more.
+pub fn sweep_of(dir: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
-    {
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
         if age.is_some_and(|age| age > UNFINISHED_FOR) {

@@ -8,6 +8,7 @@
 //! writes them anew. Without it the tests compare.
 
 mod completions;
+mod metrics;
 mod pages;
 mod sample;
 mod units;
