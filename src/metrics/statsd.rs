@@ -119,7 +119,9 @@ impl Pending {
         for counter in &COUNTERS {
             self.add(counter.name, (counter.count)(counted));
         }
-        self.add(&REMOVES.0.replace("DEVICE", device), counted.remove);
+        if counted.remove > 0 {
+            self.add(&REMOVES.0.replace("DEVICE", device), counted.remove);
+        }
         if self.timings.len() < TIMINGS_LIMIT {
             self.timings.extend(took);
         }

@@ -496,3 +496,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const AHEAD_OFTEN: u64 = 3;
 /// Databases told one by one.
 const WORST: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_looked_at_by_one_thread_at_a_time() {
+        let all = Arc::default();
+        let first = Looking::begin(&all, DeviceId(1)).expect("nobody looks at it");
+        assert!(Looking::begin(&all, DeviceId(1)).is_none());
+        assert!(Looking::begin(&all, DeviceId(2)).is_some(), "it keeps nobody from others");
+        drop(first);
+        assert!(Looking::begin(&all, DeviceId(1)).is_some());
+    }
+}
