@@ -158,5 +158,5 @@ impl Observer for Observed<'_> {
     }
 }
 
-/// Threads here keep little.
-const STACK_BYTES: usize = 256 << 10;
+/// Threads here keep little; a name service may want more.
+const STACK_BYTES: usize = 512 << 10;
