@@ -15,6 +15,7 @@ use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::incoming;
 use crate::look::seconds;
+use crate::metrics::Metrics;
 use crate::node::{Node, NodeError};
 use crate::pass::{self, PassLock, PassLockError, Scope};
 use crate::report::service::{self, Heartbeat, PassStatus};
@@ -94,6 +95,7 @@ pub fn run(
 struct Generation {
     node: Arc<Node>,
     keeper: Keeper,
+    metrics: Metrics,
     over: Stop,
     listener: Option<thread::JoinHandle<()>>,
 }
@@ -118,7 +120,8 @@ impl Generation {
                 error!("the listener failed: {error}");
             }
         });
-        Ok(Generation { node, keeper, over, listener: Some(thread) })
+        let metrics = Metrics::of_daemon(&node);
+        Ok(Generation { node, keeper, metrics, over, listener: Some(thread) })
     }
 
     /// Runs passes until something is signalled.
@@ -159,15 +162,18 @@ impl Generation {
     /// One pass. It is remembered, however it ends.
     fn pass(&self) -> Result<Tally, NodeError> {
         let (scope, status) = (Scope::default(), PassStatus::begin());
-        let watch = self.keeper.watch(&self.node, &scope, false, &status);
+        let observed = self.metrics.observe(&status);
+        let watch = self.keeper.watch(&self.node, &scope, false, &observed);
         let passed = pass::run(&self.node, &scope, false, &watch);
         watch.end(passed.as_ref().map_err(ToString::to_string));
+        self.metrics.pass_over();
         passed
     }
 
-    /// Closes the port. Exchanges under way go on to their end.
+    /// Closes the ports. Exchanges under way go on to their end.
     fn close(&mut self) {
         self.over.wish();
+        self.metrics.close();
         if let Some(thread) = self.listener.take() {
             // It only panics if its own code is wrong, and has said so on standard error then.
             let _ = thread.join();

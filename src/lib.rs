@@ -7,13 +7,14 @@
 //! ([`protocol`]) talk over a [`peer`]. What they say of their databases comes from the [`broker`]; what is cheapest
 //! to ship is chosen by [`strategy`]; blocks of a file travel as a [`delta`]. Each adds to a [`tally`], and [`report`] tells what came of it.
 //!
-//! An operator's commands are in [`cli`]; whether all of this can work on a node is for [`check`] to find out; those that make and change rings work on a [`ring::builder`].
+//! An operator's commands are in [`cli`]; whether all of this can work on a node is for [`check`] to find out; what graphs and alarms are made of is told by [`metrics`]; those that make and change rings work on a [`ring::builder`].
 //!
 //! A file uses only files below it in this list, so any of them can be read knowing only what follows it.
 
 pub mod cli;
 pub mod check;
 pub mod daemon;
+pub mod metrics;
 pub mod status;
 pub mod report;
 pub mod pass;

@@ -318,6 +318,7 @@ impl<'a> Replicator<'a> {
     }
 
     fn fail_primaries(&self, partition: Option<Partition>, tally: &mut Tally) {
+        tally.failures_told += 1;
         let known = |partition: &Partition| u64::from(partition.0) < self.ring.part_shift().partitions();
         let Some(partition) = partition.filter(known) else {
             tally.failure += 1;
@@ -458,7 +459,7 @@ impl<'a> Replicator<'a> {
                 Fate::Damaged => {
                     for target in &targets[at..] {
                         sent.calls += 1;
-                        tally.fail_node(&target.replication_ip, &target.name, 1);
+                        tally.fail_target(&target.replication_ip, &target.name, 1);
                     }
                     at = targets.len();
                     true
@@ -484,7 +485,7 @@ impl<'a> Replicator<'a> {
                 }
             }
             match (failed, proven) {
-                (true, None) => tally.fail_node(&target.replication_ip, &target.name, 1),
+                (true, None) => tally.fail_target(&target.replication_ip, &target.name, 1),
                 (false, None) => tally.success += 1,
                 (_, Some(_)) => {}
             }

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The sums of one pass. Field names are Swift's where Swift has the counter
 /// (`swift/common/db_replicator.py: _zero_stats`).
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Databases looked at.
     pub attempted: u64,
@@ -31,6 +31,10 @@ pub struct Tally {
     pub remote_merge: u64,
     /// Databases removed: reclaimed, or handed over.
     pub remove: u64,
+    /// Failures as Swift tells statsd of them: one for a database that cannot be read, one for each target that did not end
+    /// well, none for what is wrong with a drive.
+    #[serde(skip)]
+    pub failures_told: u64,
     /// Never counted by Swift either; kept because readers expect it.
     pub empty: u64,
     /// Never counted by Swift either; kept because readers expect it.
@@ -66,6 +70,12 @@ impl Tally {
         self.failure += times;
     }
 
+    /// Counts `times` targets on one device of one peer that did not end well.
+    pub fn fail_target(&mut self, ip: &str, device: &str, times: u64) {
+        self.failures_told += times;
+        self.fail_node(ip, device, times);
+    }
+
     /// Adds what another worker counted. Times and memory are the pass's own and stay.
     pub fn add(&mut self, other: &Tally) {
         let pairs = [
@@ -79,6 +89,7 @@ impl Tally {
             (&mut self.rsync, other.rsync),
             (&mut self.remote_merge, other.remote_merge),
             (&mut self.remove, other.remove),
+            (&mut self.failures_told, other.failures_told),
             (&mut self.empty, other.empty),
             (&mut self.ts_repl, other.ts_repl),
             (&mut self.deferred, other.deferred),

@@ -96,6 +96,11 @@ fn judge_options(own: &BTreeSet<String>, options: &Options) -> Vec<Finding> {
             findings.push(CONF.warning(what, "write true or false"));
         } else if !HONOURED.contains(&name.as_str()) {
             findings.extend(judge_unknown(name, own.contains(name)));
+        } else if name.starts_with("log_statsd_")
+            && options.get("log_statsd_host").is_none_or(String::is_empty)
+        {
+            let what = format!("{name} has no effect, as log_statsd_host names no server");
+            findings.push(CONF.warning(what, "name one, or remove it"));
         }
     }
     findings
@@ -174,7 +179,7 @@ fn judge(config: &Config) -> Vec<Finding> {
 }
 
 /// Swift's options that the agent goes by.
-const HONOURED: [&str; 29] = [
+const HONOURED: [&str; 35] = [
     "bind_ip",
     "bind_port",
     "concurrency",
@@ -192,6 +197,11 @@ const HONOURED: [&str; 29] = [
     "log_level",
     "log_max_line_length",
     "log_name",
+    "log_statsd_default_sample_rate",
+    "log_statsd_host",
+    "log_statsd_metric_prefix",
+    "log_statsd_port",
+    "log_statsd_sample_rate_factor",
     "log_udp_host",
     "log_udp_port",
     "max_diffs",
@@ -202,24 +212,19 @@ const HONOURED: [&str; 29] = [
     "reclaim_age",
     "recon_cache_path",
     "run_pause",
+    "statsd_emit_legacy",
     "swift_dir",
     "user",
 ];
 
 /// Swift's options that it does not go by, and what that means.
-const NOT_HONOURED: [(&str, &str); 16] = [
+const NOT_HONOURED: [(&str, &str); 10] = [
     ("daemonize", "the agent is a daemon unless it is started with --once"),
     ("db_preallocation", "databases grow as SQLite has them grow; remove it if no other daemon wants it"),
     ("db_query_logging", "nothing is logged of single statements; remove it if no other daemon wants it"),
     ("disable_fallocate", "the agent never asks for space beforehand; fallocate_reserve holds in any case"),
     ("eventlet_debug", "the agent has no eventlet; remove it if no other daemon wants it"),
     ("log_custom_handlers", "they are Python; logs go to syslog, the journal or standard error"),
-    ("log_statsd_default_sample_rate", "no metrics are sent to statsd yet"),
-    ("log_statsd_host", "no metrics are sent to statsd yet; swift-recon has those of passes"),
-    ("log_statsd_metric_prefix", "no metrics are sent to statsd yet"),
-    ("log_statsd_port", "no metrics are sent to statsd yet"),
-    ("log_statsd_sample_rate_factor", "no metrics are sent to statsd yet"),
-    ("statsd_emit_legacy", "no metrics are sent to statsd yet"),
     ("rsync_compress", "there is no rsync; agent_compress says whether files are compressed on the way"),
     ("rsync_module", "there is no rsync; files travel on the agents' own connections"),
     ("sync_method", "there is one method; remove it"),
@@ -227,10 +232,10 @@ const NOT_HONOURED: [(&str, &str); 16] = [
 ];
 
 /// Options that are false for any word that is not one of Swift's for true.
-const TRUTHS: [&str; 2] = ["handoffs_only", "mount_check"];
+const TRUTHS: [&str; 3] = ["handoffs_only", "mount_check", "statsd_emit_legacy"];
 
 /// What other daemons look for in `[DEFAULT]`, lest it be taken for a slip of the pen.
-const OF_OTHERS: [&str; 14] = [
+const OF_OTHERS: [&str; 15] = [
     "allowed_sync_hosts",
     "auto_create_account_prefix",
     "backlog",
@@ -244,6 +249,7 @@ const OF_OTHERS: [&str; 14] = [
     "max_clients",
     "network_chunk_size",
     "servers_per_port",
+    "statsd_label_mode",
     "workers",
 ];
 
@@ -297,13 +303,26 @@ mod tests {
     #[test]
     fn names_that_are_known_are_of_one_kind_only() {
         for name in HONOURED {
-            assert_eq!(judged(&[(name, "true")], &[]), [], "{name}");
+            let server = ("log_statsd_host", "127.0.0.1");
+            assert_eq!(judged(&[(name, "true"), server], &[]), [], "{name}");
             assert!(!OF_OTHERS.contains(&name), "{name}");
         }
         for (name, meaning) in NOT_HONOURED {
             let said = judged(&[(name, "v")], &[]);
             assert_eq!(said, [(Verdict::Warning, format!("{name} = v is not honoured"), meaning.to_owned())]);
             assert!(!HONOURED.contains(&name) && !OF_OTHERS.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn options_of_statsd_have_an_effect_if_there_is_a_server() {
+        let (port, host) = (("log_statsd_port", "8125"), ("log_statsd_host", "metrics.example"));
+        assert_eq!(judged(&[port, host], &[]), []);
+        assert_eq!(judged(&[("statsd_emit_legacy", "true")], &[]), []);
+        for options in [&[port][..], &[port, ("log_statsd_host", "")]] {
+            let said = judged(options, &[]);
+            let [(Verdict::Warning, what, remedy), ..] = said.as_slice() else { panic!("{said:?}") };
+            assert!(what.contains("has no effect") && remedy.starts_with("name one"), "{what}: {remedy}");
         }
     }
 

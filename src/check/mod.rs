@@ -1,7 +1,7 @@
 //! Whether an agent can do its work here, before it is first started and at any time: what is in order, what is not, and
 //! how to mend it.
 //!
-//! One file a subject: [`conf`], [`rings`], [`drives`], [`peers`], [`machine`]. Each first gathers facts, which takes the
+//! One file a subject: [`conf`], [`rings`], [`drives`], [`peers`], [`machine`], [`metrics`]. Each first gathers facts, which takes the
 //! system, and then judges them, which takes nothing, so that every judgement has a test.
 //!
 //! Nothing is changed: what is probed on a drive is a file without a name. And nothing is waited for: peers and drives are
@@ -11,6 +11,7 @@
 pub mod conf;
 pub mod drives;
 pub mod machine;
+pub mod metrics;
 pub mod peers;
 pub mod rings;
 
@@ -112,9 +113,11 @@ pub fn all(path: &Path, become_user: &dyn Fn(&str) -> Result<(), String>) -> Vec
     let drives = start(move || drives::check(&drives, ring.as_ref()));
     let peers = start(move || peers::check(&peers, on.as_ref()));
     let machine = machine::check(Some(&config));
+    let metrics = metrics::check(&config);
     findings.extend(drives.recv().unwrap_or_default());
     findings.extend(peers.recv().unwrap_or_default());
     findings.extend(machine);
+    findings.extend(metrics);
     findings.sort_by_key(|finding| finding.subject);
     findings
 }

@@ -1,6 +1,7 @@
 //! `agent`: one pass, or the daemon.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::broker::Broker;
 use crate::config::{Config, IoNice};
 use crate::daemon::{self, Signals, unix_now};
 use crate::drive::{keep_heap_small, set_io_priority, set_nice};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::pass::{self, Observer, PassLock, PassLockError, Scope};
 use crate::report::logger::{self, LogSettings};
@@ -82,7 +84,7 @@ fn once(config: Config, options: &RunOptions, stop: Stop) -> Exit {
         Err(error) => return complain(error),
     };
     let node = match Node::new(config, stop) {
-        Ok(node) => node,
+        Ok(node) => Arc::new(node),
         Err(error) => return complain(error),
     };
     Broker::bound_caches(node.caches_bytes);
@@ -97,9 +99,12 @@ fn once(config: Config, options: &RunOptions, stop: Stop) -> Exit {
         pass::run(&node, &scope, true, &show)
     } else {
         let keeper = Keeper::new(&node.config);
-        let watch = keeper.watch(&node, &scope, true, &show);
+        let metrics = Metrics::of_pass(&node);
+        let observed = metrics.observe(&show);
+        let watch = keeper.watch(&node, &scope, true, &observed);
         let passed = pass::run(&node, &scope, false, &watch);
         watch.end(passed.as_ref().map_err(ToString::to_string));
+        metrics.end();
         passed
     };
     drop(show);

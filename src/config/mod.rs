@@ -194,6 +194,10 @@ pub struct AgentOptions {
     /// `agent_state_path`: where is remembered what `agent status` tells of passes that are over; default
     /// [`STATE_PATH`].
     pub state_path: PathBuf,
+    /// `agent_metrics_port`: where on the loopback address a daemon answers Prometheus; default none.
+    pub metrics_port: Option<u16>,
+    /// `agent_textfile_path`: the file that the same is written to for node_exporter; default none.
+    pub textfile_path: Option<PathBuf>,
     /// `agent_swift_conf`: another `swift.conf` than the one in `swift_dir`, or else in `/etc/swift`.
     pub swift_conf: Option<PathBuf>,
 }
@@ -377,6 +381,11 @@ impl AgentOptions {
             },
             full_check_interval: typed.seconds("agent_full_check_interval", 86400.0)?,
             state_path: typed.path("agent_state_path", STATE_PATH)?,
+            metrics_port: match typed.set("agent_metrics_port") {
+                Some(_) => Some(typed.whole("agent_metrics_port", 1..=u16::MAX, 0)?),
+                None => None,
+            },
+            textfile_path: typed.file("agent_textfile_path")?,
             swift_conf: typed.set("agent_swift_conf").map(PathBuf::from),
         })
     }
@@ -579,6 +588,16 @@ impl<'a> Typed<'a> {
         match self.given(option) {
             Some("") => Err(bad(option, "", "a path")),
             value => Ok(PathBuf::from(value.unwrap_or(default))),
+        }
+    }
+
+    /// A file that is written beside others, so that its directory has to be known.
+    fn file(&self, option: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(value) = self.set(option) else { return Ok(None) };
+        let path = PathBuf::from(value);
+        match path.is_absolute() && path.file_name().is_some() && !value.ends_with('/') {
+            true => Ok(Some(path)),
+            false => Err(bad(option, value, "the path of a file, from / on")),
         }
     }
 
@@ -847,16 +866,18 @@ impl From<IniError> for ConfigError {
 }
 
 /// The options of our own, by name.
-pub const AGENT_OPTIONS: [&str; 9] = [
+pub const AGENT_OPTIONS: [&str; 11] = [
     "agent_bandwidth",
     "agent_compress",
     "agent_drive_latency_ms",
     "agent_full_check_interval",
     "agent_memory_budget",
+    "agent_metrics_port",
     "agent_passes",
     "agent_port_offset",
     "agent_state_path",
     "agent_swift_conf",
+    "agent_textfile_path",
 ];
 /// The longest conf file we read, in bytes; a real one has a few thousand.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -931,6 +952,8 @@ mod tests {
                 drive_latency: Some(Duration::from_millis(100)),
                 full_check_interval: Duration::from_secs(86400),
                 state_path: PathBuf::from("/var/lib/swiftlet"),
+                metrics_port: None,
+                textfile_path: None,
                 swift_conf: None,
             }
         );
@@ -946,7 +969,8 @@ mod tests {
              log_udp_port = 5\nlog_max_line_length = 6\nlog_statsd_host = s\nlog_statsd_port = 7\n\
              log_statsd_default_sample_rate = 0.5\nlog_statsd_sample_rate_factor = 2\nlog_statsd_metric_prefix = p\n\
              statsd_emit_legacy = no\nagent_port_offset = 0\nagent_passes = no\nagent_memory_budget = 2 GiB\n\
-             agent_compress = no\nagent_bandwidth = 3 MiB\nagent_drive_latency_ms = 7\nagent_swift_conf = /c\nrun_pause = 4\n",
+             agent_compress = no\nagent_bandwidth = 3 MiB\nagent_drive_latency_ms = 7\nagent_swift_conf = /c\n\
+             agent_metrics_port = 9199\nagent_textfile_path = /t/a.prom\nrun_pause = 4\n",
         )
         .expect("all good");
         assert_eq!(config.swift_dir, Path::new("/r"));
@@ -1032,7 +1056,8 @@ mod tests {
             (
                 "agent_pases = no",
                 "agent_pases: no such option, known are agent_bandwidth, agent_compress, agent_drive_latency_ms, \
-                 agent_full_check_interval, agent_memory_budget, agent_passes, agent_port_offset, agent_state_path, agent_swift_conf",
+                 agent_full_check_interval, agent_memory_budget, agent_metrics_port, agent_passes, agent_port_offset, \
+                 agent_state_path, agent_swift_conf, agent_textfile_path",
             ),
             ("lonely", "container-server.conf:2: expected `name = value`"),
             ("a = %(b)s", "[container-replicator] a: refers to an option \"b\" that is not set"),

@@ -12,7 +12,7 @@ mod round;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{info, warn};
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub trait Observer: Sync {
     fn enters(&self, _device: &Device, _leg: Leg) {}
     /// Something did not get to a peer, or could not be done.
     fn hindered(&self, _obstacle: Obstacle) {}
+    /// Work on a device came to this, and took so long if it was work on a database.
+    fn counted(&self, _device: &Device, _counted: &Tally, _took: Option<Duration>) {}
     /// A device has been gone round.
     fn gone_round(&self, _round: &RoundOver<'_>) {}
 }
@@ -67,6 +69,20 @@ pub enum Leg {
     Singly,
     /// Over.
     Over,
+}
+
+impl Leg {
+    /// The word for it, the same as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Leg::Walk => "walk",
+            Leg::Compare => "compare",
+            Leg::Settle => "settle",
+            Leg::Move => "move",
+            Leg::Singly => "singly",
+            Leg::Over => "over",
+        }
+    }
 }
 
 /// A device at the end of its round.

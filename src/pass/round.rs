@@ -281,7 +281,7 @@ impl<'a> Round<'a> {
     }
 
     fn perform_at_once(&self, replicator: &mut Replicator<'a>, task: Task) -> Option<PathBuf> {
-        let mut tally = Tally::default();
+        let (mut tally, begun) = (Tally::default(), Instant::now());
         let about = match task {
             Task::Replicate(found) => {
                 replicator.replicate(&self.found(&found), &mut tally);
@@ -316,6 +316,8 @@ impl<'a> Round<'a> {
                 Some(dir.usual_path())
             }
         };
+        let took = about.as_ref().map(|_| begun.elapsed());
+        self.pass.observer.counted(self.device, &tally, took);
         self.pass.tally().add(&tally);
         about
     }
@@ -345,16 +347,19 @@ impl<'a> Round<'a> {
             let Some(device) = self.pass.ring.device(*peer) else { continue };
             let rest = total.saturating_sub(peers.singly.get(peer).copied().unwrap_or(0));
             if peers.lost.contains(peer) {
-                tally.fail_node(&device.replication_ip, &device.name, rest);
+                tally.fail_target(&device.replication_ip, &device.name, rest);
             } else {
                 tally.success += rest;
                 tally.no_change += rest;
             }
         }
+        self.pass.observer.counted(self.device, &tally, None);
         self.pass.tally().add(&tally);
     }
 
     fn count_as_before(&self, databases: u64, last: Option<&scan::Found>) {
+        let counted = Tally { attempted: databases, ..Tally::default() };
+        self.pass.observer.counted(self.device, &counted, None);
         let mut tally = self.pass.tally();
         tally.attempted += databases;
         if let Some(found) = last {

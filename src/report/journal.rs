@@ -30,7 +30,7 @@ fn is_named(stream: &str, device: u64, inode: u64) -> bool {
 }
 
 /// Fields that a line may have in the journal besides those that every line has there: what the code calls it, its name in
-/// the journal, and what it holds. The README has the same.
+/// the journal, and what it holds. The README has the same, and so has `docs/metrics.md`.
 pub const FIELDS: [(&str, &str, &str); 4] = [
     ("device", "SWIFTLET_DEVICE", "a device of this node, by its name in the ring"),
     ("peer", "SWIFTLET_PEER", "a device of another node: address, port and name, as in the ring"),

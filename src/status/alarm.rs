@@ -333,6 +333,7 @@ mod tests {
             last_once: None,
             databases_behind: 0,
             oldest_change: None,
+            totals: Default::default(),
             reclaim_age: RECLAIM_AGE,
             interval: 30.0,
             devices: vec![device],

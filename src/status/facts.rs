@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::kept::{Doing, Hindrance, PassNote};
+use super::kept::{Doing, Hindrance, PassNote, Totals};
 use crate::obstacle::Kind;
 
 /// How a node is doing. As JSON it is what `agent status --json` prints; times are seconds since 1970.
@@ -40,6 +40,8 @@ pub struct Report {
     pub databases_behind: u64,
     /// When the database that has not changed for longest, of those behind, did.
     pub oldest_change: Option<f64>,
+    /// What all passes since `kept_since` came to.
+    pub totals: Totals,
     /// The option.
     pub reclaim_age: f64,
     /// The option.
@@ -196,6 +198,34 @@ pub enum AlarmKind {
     Quarantined,
     /// Rows differ and nothing says which are right.
     Tied,
+}
+
+impl AlarmKind {
+    /// All of them.
+    pub const ALL: [AlarmKind; 8] = [
+        AlarmKind::NotInRing,
+        AlarmKind::Drive,
+        AlarmKind::NoAgent,
+        AlarmKind::ReclaimAge,
+        AlarmKind::NoPass,
+        AlarmKind::Stuck,
+        AlarmKind::Quarantined,
+        AlarmKind::Tied,
+    ];
+
+    /// The word for it, the same as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlarmKind::NotInRing => "not_in_ring",
+            AlarmKind::Drive => "drive",
+            AlarmKind::NoAgent => "no_agent",
+            AlarmKind::ReclaimAge => "reclaim_age",
+            AlarmKind::NoPass => "no_pass",
+            AlarmKind::Stuck => "stuck",
+            AlarmKind::Quarantined => "quarantined",
+            AlarmKind::Tied => "tied",
+        }
+    }
 }
 
 /// The earliest of some times.

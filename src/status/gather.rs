@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,64 +32,107 @@ use crate::stop::Stop;
 /// # Errors
 /// If the ring cannot be read.
 pub fn gather(config: Config) -> Result<Report, NodeError> {
-    let now = seconds(SystemTime::now());
-    let node = Arc::new(Node::new(config, Stop::default())?);
-    let (config, ring) = (&node.config, node.ring());
-    let path = Kept::path(config);
-    let mut notes = Vec::new();
-    let kept = match Kept::load(&path) {
-        Ok(kept) => Some(kept),
-        Err(error) => {
-            notes.push(format!("what passes leave behind is not known: {}: {error}", path.display()));
-            None
+    Ok(Gatherer::new(Arc::new(Node::new(config, Stop::default())?), Depth::Whole).gather())
+}
+
+/// How closely is looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// As somebody wants it who asks now.
+    Whole,
+    /// As somebody wants it who asks all the time: databases that wait are counted, but of a few only it is looked up when
+    /// they changed, and none is opened for its name.
+    Brief,
+}
+
+impl Depth {
+    /// Databases whose last change is looked at, of one device. With more behind, the oldest change is that of the first so
+    /// many.
+    fn looks(self) -> u64 {
+        match self {
+            Depth::Whole => 10_000,
+            Depth::Brief => 200,
         }
-    };
-    let is_kept = kept.is_some();
-    let kept = Arc::new(kept.unwrap_or_else(|| Kept::begin(now)));
-    let ours: Vec<Device> = match node.our_devices(&ring) {
-        Ok(devices) => devices.into_iter().cloned().collect(),
-        // There is an alarm for that.
-        Err(_) => Vec::new(),
-    };
-    let mut devices = Vec::new();
-    let mut waiting = Vec::new();
-    for (device, seen) in ours.iter().zip(look_at_all(&node, &ring, &kept, &ours)) {
-        let seen = seen.unwrap_or_else(|| Seen {
-            problem: Some(format!("it did not answer within {} s", TIME_LIMIT.as_secs())),
-            ..Seen::default()
-        });
-        notes.extend(seen.note.clone());
-        devices.push(device_now(&kept, &node, &ring, device, &seen));
-        waiting.extend(seen.worst);
     }
-    let mut report = Report {
-        now,
-        node: format!("{}:{}", bracketed(&config.bind_ip), config.bind_port),
-        answer: String::new(),
-        in_sync: None,
-        since: None,
-        needs_person: false,
-        alarms: Vec::new(),
-        notes,
-        agent: agent_now(&kept, config),
-        doing: kept.doing.clone().filter(|doing| doing.process.is_alive()),
-        last_pass: kept.last_pass.clone(),
-        last_whole_pass: kept.last_whole_pass.clone(),
-        last_once: kept.last_once.clone(),
-        databases_behind: devices.iter().filter_map(|device| device.behind).sum(),
-        oldest_change: earliest(devices.iter().map(|device| device.oldest_change)),
-        reclaim_age: config.reclaim_age.as_secs_f64(),
-        interval: config.interval.as_secs_f64(),
-        worst: worst(&kept, &ring, &devices, waiting),
-        devices,
-        kept_since: is_kept.then_some(kept.begun),
-        kept_in: path,
-    };
-    (report.in_sync, report.since) = alarm::in_sync(&report);
-    report.alarms = alarm::alarms(&report);
-    report.needs_person = !report.alarms.is_empty();
-    report.answer = alarm::answer(&report);
-    Ok(report)
+}
+
+/// Looks at a node, as often as it is asked to. A drive that did not come back is not looked at again before it does.
+#[derive(Debug)]
+pub struct Gatherer {
+    node: Arc<Node>,
+    depth: Depth,
+    /// Devices with a thread that looks at them.
+    looking: Arc<Mutex<BTreeSet<DeviceId>>>,
+}
+
+impl Gatherer {
+    /// Of this node.
+    pub fn new(node: Arc<Node>, depth: Depth) -> Gatherer {
+        Gatherer { node, depth, looking: Arc::default() }
+    }
+
+    /// Looks at everything.
+    pub fn gather(&self) -> Report {
+        let node = &self.node;
+        let now = seconds(SystemTime::now());
+        let (config, ring) = (&node.config, node.ring());
+        let path = Kept::path(config);
+        let mut notes = Vec::new();
+        let kept = match Kept::load(&path) {
+            Ok(kept) => Some(kept),
+            Err(error) => {
+                notes.push(format!("what passes leave behind is not known: {}: {error}", path.display()));
+                None
+            }
+        };
+        let is_kept = kept.is_some();
+        let kept = Arc::new(kept.unwrap_or_else(|| Kept::begin(now)));
+        let ours: Vec<Device> = match node.our_devices(&ring) {
+            Ok(devices) => devices.into_iter().cloned().collect(),
+            // There is an alarm for that.
+            Err(_) => Vec::new(),
+        };
+        let mut devices = Vec::new();
+        let mut waiting = Vec::new();
+        for (device, seen) in ours.iter().zip(look_at_all(self, &ring, &kept, &ours)) {
+            let seen = seen.unwrap_or_else(|| Seen {
+                problem: Some(format!("it did not answer within {} s", TIME_LIMIT.as_secs())),
+                ..Seen::default()
+            });
+            notes.extend(seen.note.clone());
+            devices.push(device_now(&kept, node, &ring, device, &seen));
+            waiting.extend(seen.worst);
+        }
+        let mut report = Report {
+            now,
+            node: format!("{}:{}", bracketed(&config.bind_ip), config.bind_port),
+            answer: String::new(),
+            in_sync: None,
+            since: None,
+            needs_person: false,
+            alarms: Vec::new(),
+            notes,
+            agent: agent_now(&kept, config),
+            doing: kept.doing.clone().filter(|doing| doing.process.is_alive()),
+            last_pass: kept.last_pass.clone(),
+            last_whole_pass: kept.last_whole_pass.clone(),
+            last_once: kept.last_once.clone(),
+            databases_behind: devices.iter().filter_map(|device| device.behind).sum(),
+            oldest_change: earliest(devices.iter().map(|device| device.oldest_change)),
+            totals: kept.totals.clone(),
+            reclaim_age: config.reclaim_age.as_secs_f64(),
+            interval: config.interval.as_secs_f64(),
+            worst: worst(&kept, &ring, &devices, waiting),
+            devices,
+            kept_since: is_kept.then_some(kept.begun),
+            kept_in: path,
+        };
+        (report.in_sync, report.since) = alarm::in_sync(&report);
+        report.alarms = alarm::alarms(&report);
+        report.needs_person = !report.alarms.is_empty();
+        report.answer = alarm::answer(&report);
+        report
+    }
 }
 
 fn agent_now(kept: &Kept, config: &Config) -> AgentNow {
@@ -141,12 +184,22 @@ struct Waiting {
 }
 
 /// Each device looked at; `None` for those that do not come back in time.
-fn look_at_all(node: &Arc<Node>, ring: &Arc<Ring>, kept: &Arc<Kept>, ours: &[Device]) -> Vec<Option<Seen>> {
+fn look_at_all(
+    gatherer: &Gatherer,
+    ring: &Arc<Ring>,
+    kept: &Arc<Kept>,
+    ours: &[Device],
+) -> Vec<Option<Seen>> {
     let (tell, told) = mpsc::channel();
     for (index, device) in ours.iter().enumerate() {
-        let (node, ring, kept) = (node.clone(), ring.clone(), kept.clone());
-        let (device, tell) = (device.clone(), tell.clone());
-        let look = move || drop(tell.send((index, look_at(&node, &ring, &kept, &device))));
+        let (node, ring, kept) = (gatherer.node.clone(), ring.clone(), kept.clone());
+        let (device, tell, depth) = (device.clone(), tell.clone(), gatherer.depth);
+        let Some(under_way) = Looking::begin(&gatherer.looking, device.id) else { continue };
+        let look = move || {
+            let seen = look_at(&node, &ring, &kept, &device, depth);
+            drop(under_way);
+            drop(tell.send((index, seen)));
+        };
         // Without a thread it does not come back.
         let _ = thread::Builder::new().name("look".into()).spawn(look);
     }
@@ -159,7 +212,24 @@ fn look_at_all(node: &Arc<Node>, ring: &Arc<Ring>, kept: &Arc<Kept>, ours: &[Dev
     seen
 }
 
-fn look_at(node: &Node, ring: &Arc<Ring>, kept: &Kept, device: &Device) -> Seen {
+/// A device that is being looked at.
+struct Looking(Arc<Mutex<BTreeSet<DeviceId>>>, DeviceId);
+
+impl Looking {
+    /// `None` while another thread looks at it.
+    fn begin(all: &Arc<Mutex<BTreeSet<DeviceId>>>, device: DeviceId) -> Option<Looking> {
+        let is_new = all.lock().unwrap_or_else(PoisonError::into_inner).insert(device);
+        is_new.then(|| Looking(all.clone(), device))
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+fn look_at(node: &Node, ring: &Arc<Ring>, kept: &Kept, device: &Device, depth: Depth) -> Seen {
     let mut seen = Seen::default();
     let Some(name) = DeviceName::new(device.name.as_str()) else {
         seen.problem = Some(format!("{:?} is no name of a device", device.name));
@@ -177,7 +247,7 @@ fn look_at(node: &Node, ring: &Arc<Ring>, kept: &Kept, device: &Device) -> Seen 
         return seen;
     }
     let looked = Ledger::open_to_look(&drive, node.terms(ring));
-    match looked.and_then(|ledger| view(&ledger, ring, kept, device, &drive)) {
+    match looked.and_then(|ledger| view(&ledger, ring, kept, device, &drive, depth)) {
         Ok((view, worst)) => (seen.ledger, seen.worst) = (Some(view), worst),
         Err(error) => {
             seen.note = Some(format!("{}: its ledger cannot be read: {}", device.name, error.cause))
@@ -207,6 +277,7 @@ fn view(
     kept: &Kept,
     device: &Device,
     drive: &Drive,
+    depth: Depth,
 ) -> Result<(View, Vec<Waiting>), crate::ledger::LedgerError> {
     let shift = ring.part_shift();
     let peers = |partition: Partition| -> Vec<DeviceId> {
@@ -234,7 +305,7 @@ fn view(
         for (key, entry) in &page {
             let partition = key.partition(shift);
             let hash = key.hash(shift);
-            let changed = (looked_at < LOOKS).then(|| last_change(&drive.hash_dir(partition, hash)));
+            let changed = (looked_at < depth.looks()).then(|| last_change(&drive.hash_dir(partition, hash)));
             looked_at += 1;
             let (changed, name) = (changed.flatten(), hash.to_string());
             let mut apart = peers(partition);
@@ -266,8 +337,8 @@ fn view(
         let mut peers = peers(partition);
         peers.retain(|peer| !entry.agrees_with(*peer) && lacks(*peer, &hash.to_string(), Some(changed)));
         let name = match known(&hash.to_string()) {
-            Some(_) => None,
-            None => name_of(&dir),
+            None if depth == Depth::Whole => name_of(&dir),
+            _ => None,
         };
         worst.push(Waiting { device: device.id.0, dir, partition, changed, peers, name });
     }
@@ -421,10 +492,22 @@ fn worst(kept: &Kept, ring: &Ring, devices: &[DeviceNow], mut waiting: Vec<Waiti
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait for a writer to learn the name of a database.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Databases whose last change is looked at, of one device. With more behind, the oldest change is that of the first so
-/// many.
-const LOOKS: usize = 10_000;
 /// A peer that had rows to bring in so many passes does not bring them.
 const AHEAD_OFTEN: u64 = 3;
 /// Databases told one by one.
 const WORST: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_looked_at_by_one_thread_at_a_time() {
+        let all = Arc::default();
+        let first = Looking::begin(&all, DeviceId(1)).expect("nobody looks at it");
+        assert!(Looking::begin(&all, DeviceId(1)).is_none());
+        assert!(Looking::begin(&all, DeviceId(2)).is_some(), "it keeps nobody from others");
+        drop(first);
+        assert!(Looking::begin(&all, DeviceId(1)).is_some());
+    }
+}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
 
-use super::kept::{self, Bad, DaemonNote, Doing, Kept, KeptError, PassNote};
+use super::kept::{self, Bad, DaemonNote, Doing, Kept, KeptError, PassNote, Totals};
 use super::process::Process;
 use super::round::{self, Found, Hindered};
 use crate::config::{Config, STATE_PATH};
@@ -93,7 +93,8 @@ impl Keeper {
             database: String::new(),
         });
         self.save(&mut kept);
-        let state = State { began: now(), before: std::mem::take(&mut kept.worst), kept, ..State::default() };
+        let (before, totals) = (std::mem::take(&mut kept.worst), kept.totals.clone());
+        let state = State { began: now(), before, totals, kept, ..State::default() };
         Watch { keeper: self, node, inner, state: Mutex::new(state), written: Mutex::new(Instant::now()) }
     }
 
@@ -144,6 +145,8 @@ struct State {
     /// The worst before this pass.
     before: Vec<Bad>,
     worst: Vec<Bad>,
+    /// What earlier passes came to.
+    totals: Totals,
     /// What was told of each device, and of each device and peer.
     troubles: BTreeMap<DeviceId, Cause>,
     hindered: BTreeMap<DeviceId, BTreeMap<u32, Hindered>>,
@@ -159,6 +162,14 @@ impl Watch<'_> {
         let stopped = self.node.stop.wished();
         let doing = state.kept.doing.take();
         let (once, whole) = doing.map_or((false, false), |doing| (doing.once, doing.whole));
+        let mut totals = state.totals.with(outcome.as_ref().map_or(&Tally::default(), |tally| *tally));
+        match &outcome {
+            Ok(_) | Err(_) if stopped => totals.broken += 1,
+            Ok(tally) if tally.failure == 0 => totals.clean += 1,
+            Ok(_) => totals.failed += 1,
+            Err(_) => totals.broken += 1,
+        }
+        state.kept.totals = totals;
         let note = match outcome {
             Ok(tally) => PassNote::of(tally),
             Err(error) => PassNote { began: state.began, error: Some(error), ..PassNote::default() },
@@ -265,6 +276,7 @@ impl Observer for Watch<'_> {
             (doing.attempted, doing.failures) = (tally.attempted, tally.failure);
             database.clone_into(&mut doing.database);
         }
+        state.kept.totals = state.totals.with(tally);
         let worst = std::mem::take(&mut state.kept.worst);
         state.kept.worst = if state.worst.is_empty() { state.before.clone() } else { state.worst.clone() };
         self.write(&mut state.kept);
@@ -273,6 +285,10 @@ impl Observer for Watch<'_> {
 
     fn foretell(&self, line: String) {
         self.inner.foretell(line);
+    }
+
+    fn counted(&self, device: &Device, counted: &Tally, took: Option<Duration>) {
+        self.inner.counted(device, counted, took);
     }
 
     fn enters(&self, device: &Device, leg: Leg) {

@@ -43,6 +43,33 @@ pub struct Kept {
     pub devices: BTreeMap<u32, DeviceNote>,
     /// The databases that are worst off, the worst first; at most [`WORST`].
     pub worst: Vec<Bad>,
+    /// What all passes since the file was begun came to.
+    #[serde(default)]
+    pub totals: Totals,
+}
+
+/// Sums over passes. They only grow, whoever makes passes, for as long as the file is there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Passes that came to their end without a failure.
+    pub clean: u64,
+    /// Passes that came to their end with failures.
+    pub failed: u64,
+    /// Passes that were told to stop, or could not be made.
+    pub broken: u64,
+    /// What they counted; a pass under way is in it up to when the file was last written. `elapsed` is the sum of their
+    /// times, and nothing is said of single nodes.
+    pub counted: Tally,
+}
+
+impl Totals {
+    /// With what a pass has counted so far.
+    pub fn with(&self, tally: &Tally) -> Totals {
+        let mut counted = self.counted.clone();
+        counted.add(&Tally { failure_nodes: BTreeMap::new(), ..tally.clone() });
+        counted.elapsed += tally.elapsed;
+        Totals { counted, ..self.clone() }
+    }
 }
 
 /// A daemon.
@@ -306,9 +333,13 @@ impl Kept {
 
 /// Unlinks what a process that was killed left half written.
 pub fn sweep(dir: &Path) {
+    sweep_of(dir, UNFINISHED);
+}
+
+/// Unlinks files whose names begin like this and that nobody writes to any more.
+pub fn sweep_of(dir: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
-    {
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
         if age.is_some_and(|age| age > UNFINISHED_FOR) {
@@ -317,7 +348,7 @@ pub fn sweep(dir: &Path) {
     }
 }
 
-/// Goes up with every change of what the file holds.
+/// Goes up with every change of what the file holds that another version would take for something else.
 pub const VERSION: u32 = 1;
 /// Databases that are remembered one by one.
 pub const WORST: usize = 10;

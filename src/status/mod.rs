@@ -17,5 +17,5 @@ pub mod process;
 mod round;
 
 pub use facts::Report;
-pub use gather::gather;
+pub use gather::{Depth, Gatherer, gather};
 pub use keeper::{Keeper, Watch};

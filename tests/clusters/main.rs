@@ -5,6 +5,7 @@ mod cluster;
 
 mod cron;
 mod daemons;
+mod metrics;
 mod service;
 mod signals;
 mod status;

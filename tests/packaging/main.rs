@@ -9,6 +9,7 @@
 
 mod completions;
 mod copyright;
+mod metrics;
 mod pages;
 mod sample;
 mod units;
