@@ -39,6 +39,11 @@ impl Swift {
         }
     }
 
+    /// Where it is installed.
+    pub fn environment(&self) -> &Path {
+        &self.environment
+    }
+
     /// Which Swift, on which Python.
     pub fn version(&self) -> String {
         let program =

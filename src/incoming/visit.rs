@@ -312,8 +312,8 @@ impl<'a> Visit<'a> {
         let Some(pressure) = self.drive.pressure().cloned() else { return work(self, peer) };
         let stop = self.node.stop.clone();
         let pause = |peer: &mut Peer<S>, time: Duration| -> Result<(), PeerError> {
-            peer.still_here()?;
-            if stop.sleep(time) { Err(PeerError::Stopped) } else { Ok(()) }
+            let heard = peer.still_here();
+            if stop.sleep(time) { Err(PeerError::Stopped) } else { heard }
         };
         let _turn = pressure.turn(Side::Answering, || pause(peer, TURN_PAUSE))?;
         let begun = Instant::now();
@@ -325,7 +325,10 @@ impl<'a> Visit<'a> {
                 break;
             }
             self.rest();
-            pause(peer, left.min(SLICE))?;
+            // It has its answer and may be gone, or another question by now.
+            if matches!(pause(peer, left.min(SLICE)), Err(PeerError::Stopped)) {
+                break;
+            }
         }
         Ok(done)
     }

@@ -138,14 +138,16 @@ impl Gatherer {
 fn agent_now(kept: &Kept, config: &Config) -> AgentNow {
     let port = config.listen_port();
     let daemon = kept.daemon.as_ref().filter(|daemon| daemon.process.is_alive());
+    let anon_kib = daemon.and_then(|daemon| memory::of(daemon.process.pid));
     AgentNow {
         running: daemon.is_some() || process::listens(port),
         pid: daemon.map(|daemon| daemon.process.pid),
         since: daemon.map(|daemon| daemon.since),
         passes: daemon.map(|daemon| daemon.passes),
         port,
-        anon_kib: daemon.and_then(|daemon| memory::of(daemon.process.pid)),
-        peak_anon_kib: daemon.map(|daemon| daemon.peak_anon_kib),
+        anon_kib,
+        // Kept when a pass ends; one that only serves has had at least what it has now.
+        peak_anon_kib: daemon.map(|daemon| daemon.peak_anon_kib.max(anon_kib.unwrap_or(0))),
         budget_kib: config.agent.memory_budget_bytes >> 10,
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use swiftlet::broker::Broker;
 use swiftlet::budget::Budget;
+use swiftlet::drive::LONG_REST;
 use swiftlet::incoming;
 use swiftlet::peer::Peer;
 use swiftlet::protocol::message::{Intent, Meet, Message, Role};
@@ -165,6 +166,62 @@ fn a_crowd_shares_little_memory_and_nobody_is_refused() {
     });
     all_there(&world, CALLERS);
     assert_eq!(world.b.node.answering.left(), LITTLE_BYTES);
+}
+
+/// No commit takes as little as a drive is asked for here, so that it always counts as pressed.
+fn press(side: &mut Side) {
+    side.node.config.agent.drive_latency = Some(Duration::from_nanos(1));
+    std::fs::create_dir_all(side.drive.tmp()).expect("a place for commits that are timed");
+}
+
+#[test]
+fn a_crowd_at_a_pressed_drive_takes_turns_and_nobody_is_forgotten() {
+    const CALLERS: u32 = 3;
+    const TIMES: u32 = 4;
+    let mut world = world(LITTLE_BYTES);
+    press(&mut world.b);
+    within(WATCHDOG, &world, || {
+        thread::scope(|scope| {
+            for number in 0..CALLERS {
+                let world = &world;
+                scope.spawn(move || {
+                    converse(world, |peer| {
+                        // Until there has been work enough for commits to be timed.
+                        for time in 0..TIMES {
+                            met(world, peer, CALLERS * time + number);
+                            send_rows(peer, CALLERS * time + number, Duration::ZERO);
+                        }
+                    });
+                });
+            }
+        });
+    });
+    all_there(&world, CALLERS * TIMES);
+    assert_eq!(world.b.node.answering.left(), LITTLE_BYTES);
+    // What they found out about the drive is there for the next.
+    let drive = world.b.node.drive(&world.b.place.device).expect("a drive");
+    let work = Duration::from_millis(100);
+    assert!(drive.rest_after(work, LONG_REST) >= work, "nobody found it pressed");
+}
+
+#[test]
+fn pressed_nodes_that_call_each_other_all_get_through() {
+    let mut world = world(LITTLE_BYTES);
+    world.a.fill(1000..9000, 1);
+    world.b.fill(14000..22000, 1);
+    [&mut world.a, &mut world.b].into_iter().for_each(press);
+    within(WATCHDOG, &world, || {
+        thread::scope(|scope| {
+            let both = [(&world.a, &world.b), (&world.b, &world.a)];
+            let calls = (0..3).flat_map(|_| both);
+            let calls: Vec<_> = calls.map(|(from, to)| scope.spawn(|| exchange(from, to))).collect();
+            calls.into_iter().for_each(|call| {
+                let outcome = call.join().expect("no panic");
+                assert!(outcome.delivered(), "{outcome:?}");
+            });
+        });
+    });
+    assert_eq!(world.a.rows(), world.b.rows());
 }
 
 #[test]

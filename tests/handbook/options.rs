@@ -90,7 +90,7 @@ fn every_piece_of_a_conf_file_is_understood() {
             "[container-replicator]" => {
                 pieces.extend(block.lines[1..].iter().map(|line| (block.at.clone(), line.clone())));
             }
-            "[Service]" => block.lines[1..].iter().for_each(|line| limit_has_room(&block.at, line)),
+            "[Service]" => block.lines[1..].iter().for_each(|line| directive_fits(&block.at, line)),
             other => panic!("{}: {other}", block.at),
         }
     }
@@ -126,15 +126,18 @@ fn complaints(cluster: &Cluster, line: &str) -> Vec<String> {
     texts.filter(|text| !text.contains("mount_check")).collect()
 }
 
-/// A unit's limit of memory leaves room for the budget that the same page shows, and as much again.
-fn limit_has_room(at: &str, line: &str) {
+/// A directive is one of our unit's; a limit of memory leaves room for the budget that the pages show, and as much again.
+fn directive_fits(at: &str, line: &str) {
     let (name, value) = line.split_once('=').expect("name=value");
+    let unit = fs::read_to_string(top().join("packaging/units/agent.service")).expect("text");
+    assert!(unit.contains(&format!("\n{name}=")), "{at}: {name} is not in our unit");
+    if !name.starts_with("Memory") {
+        return;
+    }
     let mib: u64 = value.strip_suffix('M').and_then(|value| value.parse().ok()).expect("MiB");
     let budgets = blocks().into_iter().filter(|block| block.kind == Kind::Conf).flat_map(|block| block.lines);
     let budget = budgets.filter_map(|line| {
         line.strip_prefix("agent_memory_budget = ")?.strip_suffix(" MiB")?.parse::<u64>().ok()
     });
-    let unit = fs::read_to_string(top().join("packaging/units/agent.service")).expect("text");
-    assert!(unit.contains(&format!("\n{name}=")), "{at}: {name} is not in our unit");
     assert!(mib >= 2 * budget.max().expect("a budget is shown"), "{at}: {line}");
 }

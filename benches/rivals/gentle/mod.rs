@@ -29,6 +29,7 @@ use crate::network::Link;
 use crate::options::Options;
 use crate::ours::{AGENT, Agents};
 use crate::stalls::{lacking, now};
+use crate::swift::Swift;
 use crate::swift_nodes::{Cluster, by};
 use crate::waits::Waits;
 use crate::workshop;
@@ -76,8 +77,9 @@ const IDLE: &[&str] = &["chrt", "--idle", "0", "ionice", "-c", "3"];
 
 /// Every contender on every disk.
 pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
-    let Some(venv) = options.swift_venv() else {
-        return figures.could_not(SECTION, "no --swift-venv names an environment with a container server");
+    let swift = match Swift::find(options.swift_venv().as_deref()) {
+        Ok(swift) => swift,
+        Err(why) => return figures.could_not(SECTION, &why),
     };
     let disks = ["given", "slow"];
     let names = SIDES.map(|side| side.word());
@@ -106,7 +108,7 @@ pub fn run(options: &Options, root: &Path, figures: &mut Figures) {
                 continue;
             }
         };
-        let stage = Stage::new(&disk, bytes, options, &venv);
+        let stage = Stage::new(&disk, bytes, options, swift.environment());
         for side in SIDES.iter().filter(|side| wanted(&side.word(), &names)) {
             stage.play(side, figures);
         }
