@@ -61,7 +61,7 @@ fn it_hears_that_the_daemon_serves_lives_works_and_ends() {
     cluster.configure(0, &[("interval", "1")]);
     let mut manager = Manager::start(cluster.agent(0, ""), Duration::from_millis(400));
     assert!(listens(cluster.port(0)), "ready before it serves");
-    manager.hears("STATUS=last pass: 1 databases in ");
+    manager.hears("STATUS=last pass: 1 database in ");
     manager.hears("STATUS=in a pass");
     manager.heard.clear();
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! An agent that dies without warning while a file takes the place of a database that others write to.
+//! An agent that dies without warning, or is told to stop, while a file takes the place of a database that others write to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -63,22 +63,40 @@ fn whatever_moment_an_agent_is_killed_in_no_row_is_lost() {
     assert_eq!(names(&cluster.device(1).join("tmp")), Vec::<String>::new());
 }
 
+/// An upgrade stops daemons at any moment: what had begun to take its place is there when they have ended, and nothing is left
+/// for a later pass.
+#[test]
+fn a_daemon_that_is_told_to_stop_finishes_what_takes_its_place() {
+    let (cluster, container) = cluster();
+    let stop = cluster.swift_dir().join("stop");
+    let workers: Vec<Worker> = [Habit::Anew, Habit::Pending]
+        .map(|habit| Worker::start(habit, &cluster.home(1, &container), &format!("{habit:?}"), &stop))
+        .into();
+    let tmp = cluster.device(1).join("tmp");
+    let mut finished = 0;
+    let begun = Instant::now();
+    for round in 0.. {
+        if finished >= FINISHED {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "{finished} were caught in the middle\n{}", cluster.logs());
+        let (old, caught) = end_at(Moment::StandingBy, Signal::SIGTERM, &cluster, &container, round);
+        let reached = Moment::of(&database(&cluster.home(1, &container)), old, &tmp);
+        assert_eq!(names(&tmp), Vec::<String>::new(), "{caught:?}, {reached:?}");
+        println!("{caught:?}, then {reached:?}");
+        finished += u32::from(matches!(caught, Moment::StandingBy | Moment::Swapped));
+        cluster.start(1);
+    }
+    let written = finish(workers, &stop);
+    all_is_there(&cluster, &container, &written);
+}
+
 /// Has a whole file come to the second node, kills that as soon as so much is done, and starts it again. Returns how far it had
 /// really come.
 fn kill_at(wanted: Moment, cluster: &Cluster, container: &Container, round: u32) -> Moment {
     let path = database(&cluster.home(1, container));
     let tmp = cluster.device(1).join("tmp");
-    let far = rows(&format!("far-{round}"), 0..FAR);
-    cluster.open(0, container).merge_rows(far, None).expect("merged");
-    let old = inode(&path);
-    let mut sender = cluster.agent(0, "--once");
-    let mut sender = sender.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    while Moment::of(&path, old, &tmp) < wanted && sender.try_wait().expect("a child").is_none() {
-        std::thread::yield_now();
-    }
-    cluster.end(1, Signal::SIGKILL);
-    sender.wait().expect("it ends");
-
+    let (old, _) = end_at(wanted, Signal::SIGKILL, cluster, container, round);
     let reached = Moment::of(&path, old, &tmp);
     let verdict: String =
         open(&path).query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a database");
@@ -94,6 +112,34 @@ fn kill_at(wanted: Moment, cluster: &Cluster, container: &Container, round: u32)
     reached
 }
 
+/// Has a whole file come to the second node, and ends that as soon as so much is done. Returns the inode of the file that it was
+/// to replace, and how far it had come just before.
+fn end_at(
+    wanted: Moment,
+    signal: Signal,
+    cluster: &Cluster,
+    container: &Container,
+    round: u32,
+) -> (u64, Moment) {
+    let path = database(&cluster.home(1, container));
+    let tmp = cluster.device(1).join("tmp");
+    let far = rows(&format!("far-{round}"), 0..FAR);
+    cluster.open(0, container).merge_rows(far, None).expect("merged");
+    let old = inode(&path);
+    let mut sender = cluster.agent(0, "--once");
+    let mut sender = sender.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let caught = loop {
+        let moment = Moment::of(&path, old, &tmp);
+        if moment >= wanted || sender.try_wait().expect("a child").is_some() {
+            break moment;
+        }
+        std::thread::yield_now();
+    };
+    cluster.end(1, signal);
+    sender.wait().expect("it ends");
+    (old, caught)
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
@@ -105,5 +151,7 @@ fn inode(path: &Path) -> u64 {
 
 /// Longer than anything is kept in `tmp`.
 const LONG_AGO: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How many are to be stopped in the middle.
+const FINISHED: u32 = 2;
 /// How long until every moment was met.
 const LIMIT: Duration = Duration::from_secs(120);
