@@ -11,6 +11,7 @@
 pub mod endpoint;
 pub mod exposition;
 pub mod pages;
+pub mod samples;
 pub mod statsd;
 pub mod table;
 pub mod textfile;

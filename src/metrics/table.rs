@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::exposition::Samples;
+use super::samples::Samples;
 use crate::status::facts::{AlarmKind, DeviceNow, Report, earliest};
 use crate::status::kept::PassNote;
 
@@ -24,7 +24,7 @@ pub struct Metric {
     /// What it says.
     pub meaning: &'static str,
     /// Where it is read. What is not known has no line.
-    pub read: fn(&Report, &mut Samples<'_>),
+    pub read: fn(&Report, &mut Samples),
 }
 
 /// How numbers come about.
@@ -82,7 +82,7 @@ const fn gauge(
     unit: Unit,
     labels: &'static [&'static str],
     meaning: &'static str,
-    read: fn(&Report, &mut Samples<'_>),
+    read: fn(&Report, &mut Samples),
 ) -> Metric {
     Metric { name, kind: Kind::Gauge, unit, labels, meaning, read }
 }
@@ -92,7 +92,7 @@ const fn counter(
     unit: Unit,
     labels: &'static [&'static str],
     meaning: &'static str,
-    read: fn(&Report, &mut Samples<'_>),
+    read: fn(&Report, &mut Samples),
 ) -> Metric {
     Metric { name, kind: Kind::Counter, unit, labels, meaning, read }
 }
@@ -554,7 +554,7 @@ fn whole(report: &Report) -> Option<&PassNote> {
 }
 
 /// A line for each device, where there is something to say.
-fn each(report: &Report, to: &mut Samples<'_>, read: impl Fn(&DeviceNow) -> Option<f64>) {
+fn each(report: &Report, to: &mut Samples, read: impl Fn(&DeviceNow) -> Option<f64>) {
     for device in &report.devices {
         if let Some(value) = read(device) {
             to.say_of(&[&device.name], value);
@@ -597,7 +597,7 @@ fn peers(report: &Report) -> BTreeMap<&str, PeerNode> {
 }
 
 /// A line for each peer, where there is something to say.
-fn each_peer(report: &Report, to: &mut Samples<'_>, read: impl Fn(&PeerNode) -> Option<f64>) {
+fn each_peer(report: &Report, to: &mut Samples, read: impl Fn(&PeerNode) -> Option<f64>) {
     let mut nodes: Vec<(&str, PeerNode)> = peers(report).into_iter().collect();
     if nodes.len() > PEERS_LIMIT {
         // By address among those that are equally badly off, lest lines come and go.

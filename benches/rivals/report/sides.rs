@@ -64,7 +64,7 @@ pub fn is_rival(side: &str) -> bool {
     !is_ours(side) && family(side) == side && !YARDSTICKS.contains(&side)
 }
 
-const YARDSTICKS: [&str; 1] = ["bare walk"];
+const YARDSTICKS: [&str; 2] = ["bare walk", "nobody"];
 const RIVALS: [&str; 7] = ["r1", "r2", "r3", "r4", "r5", "r6", "r7"];
 const CIRCLE: &str = "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0z";
 /// A square, a diamond, two triangles, a cross, a bar, a stroke.
