@@ -187,12 +187,12 @@ impl Gauge {
         self.share = (self.share * change.clamp(FASTEST_FALL, FASTEST_RISE)).clamp(LEAST_SHARE, 1.0);
         self.timed = Some(now);
         // Ours are to be the smallest part of all commits, also where each takes long.
-        self.due = Some(now + PAUSE.max(took * TIMES_BETWEEN));
+        self.due = Some(now + (took * TIMES_BETWEEN).clamp(PAUSE, LONGEST_PAUSE));
     }
 
     /// It could not be found out: as if nothing were the matter.
     fn unknown(&mut self, now: Instant) {
-        (self.share, self.timed, self.due) = (1.0, None, Some(now + MEMORY));
+        (self.share, self.timed, self.due) = (1.0, None, Some(now + LONGEST_PAUSE));
     }
 
     fn is_to_be_told(&mut self, now: Instant) -> bool {
@@ -222,8 +222,13 @@ const WORK_BETWEEN: Duration = Duration::from_millis(50);
 /// Between two commits that are timed, and how many times as long as one takes at least.
 const PAUSE: Duration = Duration::from_millis(200);
 const TIMES_BETWEEN: u32 = 10;
-/// What was found out longer ago than this means nothing any more.
-const MEMORY: Duration = Duration::from_secs(10);
+/// Between them at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// What was found out longer ago than this means nothing any more. Longer than anybody rests, and than goes by between two
+/// commits that are timed: else a drive would be taken for free just because it was left alone for so long.
+const MEMORY: Duration = Duration::from_secs(60);
+const _: () =
+    assert!(MEMORY.as_secs() > 2 * LONG_REST.as_secs() && MEMORY.as_secs() > 2 * LONGEST_PAUSE.as_secs());
 /// For whoever keeps a peer waiting that he says nothing to meanwhile.
 pub const SHORT_REST: Duration = Duration::from_secs(1);
 /// For whoever keeps nobody waiting, or says so. A piece of work may take minutes, and that is no reason to rest for hours.
@@ -286,6 +291,8 @@ mod tests {
     #[test]
     fn where_others_are_the_cause_we_go_on_a_little() {
         assert_eq!(settled(millis(500), millis(50)).1, LEAST_SHARE);
+        // Also where a commit takes so long that there are few of them.
+        assert_eq!(settled(millis(3000), millis(50)).1, LEAST_SHARE);
     }
 
     #[test]
