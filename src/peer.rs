@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::bandwidth::{Lane, Turn};
+use crate::bandwidth::{Bandwidth, Lane, Turn};
 use crate::delta::Pace;
 use crate::protocol::Violation;
 use crate::protocol::message::Message;
@@ -138,10 +138,11 @@ impl Peer<TcpStream> {
         Err(PeerError::Unreachable(failure))
     }
 
-    /// Where it is; `None` if it is gone.
-    pub fn address(&self) -> Option<IpAddr> {
-        // A peer that came over a socket for both kinds of addresses is the same host as ever.
-        self.stream.peer_addr().ok().map(|address| address.ip().to_canonical())
+    /// Says no more from now on than a limit allows, over this connection and all others to the same host together.
+    pub fn keep_to(&mut self, bandwidth: &Bandwidth) {
+        // A peer that came over a socket for both kinds of addresses is the same host as ever; one that is gone needs no limit.
+        let address = self.stream.peer_addr().ok().map(|address| address.ip().to_canonical());
+        self.lane = address.and_then(|ip| bandwidth.lane(ip));
     }
 }
 
@@ -176,11 +177,6 @@ impl<S: Stream> Peer<S> {
         }
         Greeting::decode(greeting).map_err(PeerError::Unintelligible)?;
         Ok(peer)
-    }
-
-    /// Says no more from now on than its lane allows.
-    pub fn keep_to(&mut self, lane: Option<Lane>) {
-        self.lane = lane;
     }
 
     /// Says one message.
@@ -489,7 +485,6 @@ fn broken(error: io::Error) -> PeerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bandwidth::Bandwidth;
 
     const SHORT: Duration = Duration::from_millis(400);
 
@@ -705,7 +700,7 @@ mod tests {
     #[test]
     fn what_is_said_keeps_to_its_lane_and_comes_evenly() {
         let (mut one, mut other) = pair(Duration::from_secs(60), &Stop::default());
-        one.keep_to(lane(4 << 20));
+        one.lane = lane(4 << 20);
         let window = wire::encode(&Message::Literal(vec![7; 512 << 10]));
         let begun = Instant::now();
         let sender = thread::spawn(move || (0..4).for_each(|_| one.say_frame(&window).expect("taken")));
@@ -721,7 +716,7 @@ mod tests {
     #[test]
     fn who_waits_for_a_turn_is_not_taken_for_dead_and_loses_nothing() {
         let (mut one, mut other) = pair(SHORT, &Stop::default());
-        one.keep_to(lane(64 << 10));
+        one.lane = lane(64 << 10);
         let sender = thread::spawn(move || {
             for byte in 0..3 {
                 one.say(&Message::Literal(vec![byte; 128 << 10])).expect("taken");
@@ -745,7 +740,7 @@ mod tests {
     fn who_waits_for_a_turn_stops_when_told() {
         let stop = Stop::default();
         let (mut one, _other) = pair(Duration::from_secs(60), &stop);
-        one.keep_to(lane(1 << 10));
+        one.lane = lane(1 << 10);
         one.say(&Message::Missing).expect("its turn is now");
         let wish = thread::spawn(move || {
             thread::sleep(SHORT / 4);

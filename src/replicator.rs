@@ -589,7 +589,7 @@ impl<'a> Replicator<'a> {
         let config = &self.node.config;
         let (conn, node) = (config.conn_timeout, config.node_timeout);
         let mut peer = Peer::call(&address.0, address.1, conn, node, &self.node.stop)?;
-        peer.keep_to(peer.address().and_then(|ip| self.node.bandwidth.lane(ip)));
+        peer.keep_to(&self.node.bandwidth);
         Ok(peer)
     }
 

@@ -93,7 +93,7 @@ pub fn listen(
 fn answer(stream: TcpStream, node: &Node, over: bool) -> Result<(), PeerError> {
     stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true)).map_err(PeerError::Broken)?;
     let mut peer = Peer::greet(stream, node.config.node_timeout, &node.stop)?;
-    peer.keep_to(peer.address().and_then(|ip| node.bandwidth.lane(ip)));
+    peer.keep_to(&node.bandwidth);
     if over {
         peer.hear()?;
         return peer.say(&Message::Refused(Refusal::TooMany));
