@@ -1,12 +1,14 @@
 //! The pending file beside a database: taken in, and appended to.
 //!
 //! A container server acknowledges an object's row once it stands in `<hash>.db.pending`; the database follows when
-//! somebody looks. So a look that matters flushes first, and a pending file is emptied only after its rows are committed
-//! to the file that is in charge at that moment. All of it happens under the directory's lock, which every daemon takes
-//! to append.
+//! somebody looks. So a look that matters flushes first, and a pending file is emptied only after its rows are committed to
+//! the file that is in charge at that moment. Every daemon appends under the directory's lock, and Swift keeps it while rows
+//! are merged, so that whoever has a row to acknowledge waits for the disk, and for SQLite's lock, because somebody else
+//! looks. We keep it to read the file and, once its rows are merged, to empty it if no more came in. Rows that stay are
+//! merged again by whoever looks next, which changes nothing.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
 use log::warn;
@@ -30,8 +32,60 @@ impl Broker {
         if pending_bytes(&path)? == 0 {
             return Ok(());
         }
+        for _ in 0..ROUNDS {
+            if self.take_in_beside_others(&home)? {
+                return Ok(());
+            }
+        }
         let _lock = home.lock(self.patience.directory)?;
         self.take_in(&home, Vec::new())
+    }
+
+    /// Takes in what the pending file holds now, while others append to it. False if that was not to be done: the file is
+    /// long, or another database took the place of ours meanwhile.
+    fn take_in_beside_others(&mut self, home: &HashDir) -> Result<bool, BrokerError> {
+        let path = home.pending_path();
+        let failed = |error| BrokerError::io(&path, &error);
+        let lock = home.lock(self.patience.directory)?;
+        self.follow(home)?;
+        let records = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            file => read_at_most(&mut file.map_err(failed)?, BATCH_BYTES).map_err(failed)?,
+        };
+        drop(lock);
+        let Some(records) = records else { return Ok(false) };
+        match self.merge_in_steps(decoded(&records, &path)) {
+            // What went into a file that was replaced is taken from there by whoever replaced it, and is still here.
+            Err(_) if !self.db.is_current() => return Ok(false),
+            merged => merged?,
+        }
+        let _lock = home.lock(self.patience.directory)?;
+        if !self.is_in_charge(home)? {
+            return Ok(false);
+        }
+        empty(&path, &records).map_err(failed).map(|()| true)
+    }
+
+    /// Merges rows a few at a time, so that others can write in between.
+    fn merge_in_steps(&mut self, mut rows: Vec<Row>) -> Result<(), BrokerError> {
+        while rows.len() > ROWS_AT_ONCE {
+            let later = rows.split_off(ROWS_AT_ONCE);
+            self.merge_rows(rows, None)?;
+            self.give_way()?;
+            rows = later;
+        }
+        self.merge_rows(rows, None).map(drop)
+    }
+
+    /// Opens the file that is in charge, if another one was when ours was opened: it has been replaced, or has begun to be
+    /// sharded. The caller holds the directory's lock.
+    fn follow(&mut self, home: &HashDir) -> Result<(), BrokerError> {
+        if self.is_in_charge(home)? { Ok(()) } else { self.reopen() }
+    }
+
+    fn is_in_charge(&self, home: &HashDir) -> Result<bool, BrokerError> {
+        let in_charge = home.db_files().map_err(|e| BrokerError::io(home.dir(), &e))?.pop();
+        Ok(self.db.is_current() && in_charge.as_deref() == Some(self.path()))
     }
 
     /// Appends a row to the pending file, or, where that has grown long, merges all at once, as a container server does
@@ -62,11 +116,7 @@ impl Broker {
 
     /// Merges `rows` and those of the pending file, then empties it. The caller holds the lock.
     fn take_in(&mut self, home: &HashDir, mut rows: Vec<Row>) -> Result<(), BrokerError> {
-        // The file that was in charge when we opened it may have been replaced, or have begun to be sharded.
-        let in_charge = home.db_files().map_err(|e| BrokerError::io(home.dir(), &e))?.pop();
-        if !self.db.is_current() || in_charge.as_deref() != Some(self.path()) {
-            self.reopen()?;
-        }
+        self.follow(home)?;
         let path = home.pending_path();
         let mut file =
             OpenOptions::new().read(true).write(true).open(&path).map_err(|e| BrokerError::io(&path, &e))?;
@@ -76,12 +126,7 @@ impl Broker {
             // All but the last record, which may go on in what is still to be read.
             let whole =
                 if more { unread.iter().rposition(|&byte| byte == b':').unwrap_or(0) } else { unread.len() };
-            for entry in pending::split(&unread[..whole]) {
-                match pending::decode_entry(entry) {
-                    Ok(row) => rows.push(row),
-                    Err(bad) => warn!("{}: a record cannot be read and is left out: {bad}", path.display()),
-                }
-            }
+            rows.append(&mut decoded(&unread[..whole], &path));
             unread.drain(..whole);
             if unread.len() > BATCH_BYTES {
                 warn!("{}: {} bytes without a record are left out", path.display(), unread.len());
@@ -95,8 +140,40 @@ impl Broker {
     }
 }
 
+/// The rows of whole records; those that cannot be read are told of and left out.
+fn decoded(records: &[u8], path: &Path) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for entry in pending::split(records) {
+        match pending::decode_entry(entry) {
+            Ok(row) => rows.push(row),
+            Err(bad) => warn!("{}: a record cannot be read and is left out: {bad}", path.display()),
+        }
+    }
+    rows
+}
+
+/// A file from where it is read to its end; `None` if that is further than `limit`.
+fn read_at_most(file: &mut File, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() <= limit).then_some(bytes))
+}
+
+/// Empties a pending file that holds nothing but these records, whose rows are in the database. Another one stays: more came
+/// in, or somebody else took them in. The caller holds the directory's lock.
+fn empty(path: &Path, taken_in: &[u8]) -> io::Result<()> {
+    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    match read_at_most(&mut file, taken_in.len())? {
+        Some(all) if all == taken_in => file.set_len(0),
+        _ => Ok(()),
+    }
+}
+
 /// Appends up to [`BATCH_BYTES`] to `unread`; false at the end of the file.
-fn read_more(file: &mut File, unread: &mut Vec<u8>) -> std::io::Result<bool> {
+fn read_more(file: &mut File, unread: &mut Vec<u8>) -> io::Result<bool> {
     let read = file.take(BATCH_BYTES as u64).read_to_end(unread)?;
     Ok(read == BATCH_BYTES)
 }
@@ -116,8 +193,19 @@ const PENDING_LIMIT_BYTES: u64 = 131_072;
 /// How much of a pending file is taken in at once. Only a file that could not be taken in for long is longer.
 const BATCH_BYTES: usize = 1024 * 1024;
 
+/// Rows merged in one transaction, for which other writers wait.
+const ROWS_AT_ONCE: usize = 1000;
+
+/// How often we try to take it in while others append, before we keep them waiting.
+const ROUNDS: usize = 3;
+
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use rusqlite::Connection;
+
     use super::super::testing::{created, home, impatient, names, other, row};
     use super::*;
 
@@ -174,6 +262,80 @@ mod tests {
         std::fs::write(home.pending_path(), pending::encode_entry(&row("p", 3))).unwrap();
         broker.flush_pending().unwrap();
         assert_eq!(names(&mut Broker::open_file(&fresh).unwrap()), ["p"]);
+    }
+
+    /// Takes in what is pending while somebody else is in the middle of a transaction, in which `meanwhile` happens.
+    fn flush_beside(home: &HashDir, meanwhile: impl FnOnce(&Connection)) {
+        let mut broker = Broker::open(home).unwrap();
+        let writer = other(broker.path());
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        thread::scope(|scope| {
+            let flush = scope.spawn(move || broker.flush_pending());
+            // It has read the file, or is about to; in the latter case the test proves less, and still passes.
+            thread::sleep(Duration::from_millis(200));
+            meanwhile(&writer);
+            writer.execute_batch("COMMIT").unwrap();
+            flush.join().unwrap().unwrap();
+        });
+    }
+
+    fn append(home: &HashDir, name: &str) {
+        let _lock = home.lock(impatient().directory).expect("who takes in keeps nobody waiting");
+        let mut file = OpenOptions::new().append(true).create(true).open(home.pending_path()).unwrap();
+        file.write_all(&entries(&[name])).unwrap();
+    }
+
+    fn entries(names: &[&str]) -> Vec<u8> {
+        names.iter().flat_map(|name| pending::encode_entry(&row(name, 3))).collect()
+    }
+
+    fn list(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn who_appends_does_not_wait_for_who_takes_in() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        append(&home, "before");
+        flush_beside(&home, |_| append(&home, "later"));
+        assert_eq!(names(&mut broker), ["before"]);
+        assert_eq!(pending(&home), entries(&["before", "later"]));
+        broker.flush_pending().unwrap();
+        assert_eq!((names(&mut broker), pending(&home)), (list(&["before", "later"]), vec![]));
+    }
+
+    #[test]
+    fn records_that_came_after_somebody_else_took_in_the_rest_stay() {
+        let (_device, home) = home();
+        let mut broker = created(&home);
+        append(&home, "before");
+        flush_beside(&home, |_| {
+            std::fs::write(home.pending_path(), b"").unwrap();
+            append(&home, "later1");
+        });
+        assert_eq!((names(&mut broker), pending(&home)), (list(&["before"]), entries(&["later1"])));
+        flush_beside(&home, |_| std::fs::remove_file(home.pending_path()).unwrap());
+        assert_eq!(names(&mut broker), ["before", "later1"]);
+    }
+
+    #[test]
+    fn rows_taken_in_by_a_file_that_is_replaced_meanwhile_are_taken_in_again() {
+        let (_device, home) = home();
+        let path = created(&home).path().to_owned();
+        let aside = home.dir().join("aside");
+        std::fs::copy(&path, &aside).unwrap();
+        append(&home, "before");
+        flush_beside(&home, |_| std::fs::rename(&aside, &path).unwrap());
+        assert_eq!((names(&mut Broker::open(&home).unwrap()), pending(&home)), (list(&["before"]), vec![]));
+        // A container that begins to be sharded has another file in charge.
+        let fresh = home.dir().join(format!("{}_0000000009.00000.db", home.hash()));
+        append(&home, "o");
+        flush_beside(&home, |_| drop(std::fs::copy(&path, &fresh).unwrap()));
+        assert_eq!(
+            (names(&mut Broker::open_file(&fresh).unwrap()), pending(&home)),
+            (list(&["before", "o"]), vec![])
+        );
     }
 
     #[test]
