@@ -313,6 +313,11 @@ impl<S: Stream> Peer<S> {
         }
     }
 
+    /// Takes back the buffer of a window that was heard, for one that is to come.
+    pub fn reuse(&mut self, buffer: Vec<u8>) {
+        self.inbox.reuse(buffer);
+    }
+
     /// Gives back the room of messages that have been heard, as long as no other comes.
     pub fn rest(&mut self) {
         self.inbox.give_back();

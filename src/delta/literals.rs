@@ -128,6 +128,11 @@ impl Piece {
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
+
+    /// What it was in, for another.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
 }
 
 impl Unpacker {

@@ -92,6 +92,9 @@ impl Arriving {
             none => none.insert(Writing::start(self.staged.file(), drive.write_out()).map_err(refuse_io)?),
         };
         writing.append(window, packed, || peer.still_here())?;
+        while let Some(buffer) = writing.spent() {
+            peer.reuse(buffer);
+        }
         self.windows += 1;
         Ok(())
     }

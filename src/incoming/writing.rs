@@ -19,6 +19,8 @@ use crate::protocol::message::Refusal;
 pub struct Writing {
     /// Taken out to end it.
     windows: Option<Sender<(Window, Piece)>>,
+    /// Buffers of windows that are written.
+    spent: Receiver<Vec<u8>>,
     worker: Option<JoinHandle<io::Result<WindowTree>>>,
     unpacker: Unpacker,
 }
@@ -31,11 +33,12 @@ impl Writing {
     pub fn start(file: &File, way: WriteOut) -> io::Result<Writing> {
         let file = file.try_clone()?;
         let (windows, pieces) = bounded(PIECES_WAITING);
+        let (done, spent) = bounded(PIECES_WAITING);
         let worker = thread::Builder::new()
             .name("write".into())
             .stack_size(STACK_BYTES)
-            .spawn(move || write(&file, way, &pieces))?;
-        Ok(Writing { windows: Some(windows), worker: Some(worker), unpacker: Unpacker::new() })
+            .spawn(move || write(&file, way, &pieces, &done))?;
+        Ok(Writing { windows: Some(windows), spent, worker: Some(worker), unpacker: Unpacker::new() })
     }
 
     /// The next window, as it came. Waits for the disk if that is too far behind, and calls `waiting` now and then.
@@ -61,6 +64,11 @@ impl Writing {
             }
         }
         Err(self.end().err().unwrap_or_else(|| Refusal::Failed("nothing was written".to_owned()).into()))
+    }
+
+    /// The buffer of a window that is written by now, if there is one.
+    pub fn spent(&self) -> Option<Vec<u8>> {
+        self.spent.try_recv().ok()
     }
 
     /// Waits until all is written; nothing is synced yet.
@@ -91,7 +99,12 @@ impl Drop for Writing {
     }
 }
 
-fn write(file: &File, mut way: WriteOut, pieces: &Receiver<(Window, Piece)>) -> io::Result<WindowTree> {
+fn write(
+    file: &File,
+    mut way: WriteOut,
+    pieces: &Receiver<(Window, Piece)>,
+    spent: &Sender<Vec<u8>>,
+) -> io::Result<WindowTree> {
     let (mut tree, mut written) = (WindowTree::default(), 0);
     for (window, piece) in pieces {
         let bytes = piece.bytes();
@@ -99,6 +112,8 @@ fn write(file: &File, mut way: WriteOut, pieces: &Receiver<(Window, Piece)>) -> 
         tree.set(tree.len(), WindowNode::of(window, bytes));
         written = window.offset() + bytes.len() as u64;
         way.advance(file, written)?;
+        // Where nobody asks for them, or too late, they go.
+        let _ = spent.try_send(piece.into_buffer());
     }
     file.set_len(written)?;
     Ok(tree)
@@ -160,7 +175,8 @@ mod tests {
     #[test]
     fn a_disk_that_is_behind_is_waited_for_as_long_as_the_peer_bears_it() {
         let (windows, stuck) = bounded(PIECES_WAITING);
-        let mut writing = Writing { windows: Some(windows), worker: None, unpacker: Unpacker::new() };
+        let (_done, spent) = bounded(PIECES_WAITING);
+        let mut writing = Writing { windows: Some(windows), spent, worker: None, unpacker: Unpacker::new() };
         let geometry = geometry(PIECES_WAITING + 1);
         let mut asked = 0;
         for (number, place) in geometry.windows().enumerate() {

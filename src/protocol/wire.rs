@@ -76,6 +76,8 @@ pub struct Inbox {
     pending: Vec<u8>,
     read: usize,
     filled: usize,
+    /// Buffers of windows that were heard and are done with.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Inbox {
@@ -139,7 +141,15 @@ impl Inbox {
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
         let Some(length) = self.announced()? else { return Ok(None) };
         let Some(frame) = self.pending[self.read..self.filled].get(4..4 + length) else { return Ok(None) };
-        let message = decode(frame)?;
+        let message = match frame {
+            [tag::LITERAL, window @ ..] => {
+                let mut buffer = self.spare.pop().unwrap_or_default();
+                buffer.clear();
+                buffer.extend_from_slice(window);
+                Message::Literal(buffer)
+            }
+            frame => decode(frame)?,
+        };
         self.read += 4 + frame.len();
         // Large messages come one after the other; once a small one comes, their room is given back.
         if length <= ROOM_BYTES {
@@ -162,8 +172,17 @@ impl Inbox {
         self.filled - self.read < WORKING.len()
     }
 
+    /// Takes back the buffer of a [`Message::Literal`] for one that is to come. A file comes in many of them, and memory that
+    /// is fetched from the kernel for each takes longer than what is copied into it.
+    pub fn reuse(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARES {
+            self.spare.push(buffer);
+        }
+    }
+
     /// Gives back the room that large messages took, if nothing is in it.
     pub fn give_back(&mut self) {
+        self.spare = Vec::new();
         if self.is_empty() && self.pending.len() > ROOM_BYTES {
             (self.pending, self.read, self.filled) = (Vec::new(), 0, 0);
         }
@@ -174,6 +193,8 @@ impl Inbox {
 const WORKING: [u8; 5] = [0, 0, 0, 1, tag::WORKING];
 /// Room for a message of which nothing is known yet, so that a connection that waits costs little.
 const ROOM_BYTES: usize = 4 << 10;
+/// As many windows as a receiver has in its hands at once.
+const SPARES: usize = 4;
 /// Room for the next part of one that is known to be long.
 const LARGE_ROOM_BYTES: usize = 64 << 10;
 
@@ -814,6 +835,28 @@ mod tests {
         assert!(heard([literal(FRAME_LIMIT - 1).as_slice()]).is_ok());
         assert!(heard([literal(FRAME_LIMIT).as_slice()]).is_err());
         assert!(heard([literal(0).as_slice()]).is_ok());
+    }
+
+    #[test]
+    fn buffers_of_windows_are_used_again_until_a_small_message_comes() {
+        let frame = |byte| encode(&Message::Literal(vec![byte; 100_000]));
+        let mut inbox = Inbox::default();
+        let heard = |inbox: &mut Inbox, byte| {
+            inbox.feed(&frame(byte));
+            let Ok(Some(Message::Literal(window))) = inbox.next_message() else { panic!("a window") };
+            assert!(window == vec![byte; 100_000]);
+            window
+        };
+        let first = heard(&mut inbox, 1);
+        let place = first.as_ptr();
+        inbox.reuse(first);
+        let second = heard(&mut inbox, 2);
+        assert_eq!(second.as_ptr(), place);
+        (0..9).for_each(|_| inbox.reuse(vec![0; 10]));
+        assert_eq!(inbox.spare.len(), SPARES);
+        inbox.feed(&encode(&Message::Missing));
+        assert_eq!(inbox.next_message(), Ok(Some(Message::Missing)));
+        assert!(inbox.spare.is_empty() && inbox.pending.is_empty());
     }
 
     #[test]
