@@ -6,22 +6,25 @@
 //! waited for: the disk is never idle, and nobody waits behind more than [`BACKLOG_BYTES`], or much less where the disk is
 //! slow.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 use super::{Pressure, sys};
 
-/// How far a file that is written from front to back has come on its way to the disk. No promise that anything lasts: that
-/// is `fsync`'s to give, which then finds little to do.
+/// How far a file has come on its way to the disk. No promise that anything lasts: that is `fsync`'s to give, which then
+/// finds little to do.
 #[derive(Debug)]
 pub struct WriteOut {
-    /// Up to here it is on its way.
+    /// Where it is written from front to back, it is on its way up to here.
     sent: u64,
-    /// Up to here it has arrived.
-    arrived: u64,
+    /// Pieces on their way, those first that were sent first, and the bytes of all of them.
+    under_way: VecDeque<Range<u64>>,
+    under_way_bytes: u64,
     /// What may be on its way.
     backlog_bytes: u64,
     pressure: Option<Arc<Pressure>>,
@@ -29,7 +32,8 @@ pub struct WriteOut {
 
 impl Default for WriteOut {
     fn default() -> WriteOut {
-        WriteOut { sent: 0, arrived: 0, backlog_bytes: BACKLOG_BYTES, pressure: None }
+        let (under_way, backlog_bytes) = (VecDeque::new(), BACKLOG_BYTES);
+        WriteOut { sent: 0, under_way, under_way_bytes: 0, backlog_bytes, pressure: None }
     }
 }
 
@@ -39,7 +43,7 @@ impl WriteOut {
         WriteOut { pressure, ..WriteOut::default() }
     }
 
-    /// The file is written up to `end`: sends on what is new, and waits for what was sent long before.
+    /// The file is written up to `end`, from front to back: sends on what is new, and waits for what was sent long before.
     ///
     /// # Errors
     /// If something could not be written. The file is of no use then: `fsync` need not tell of it again.
@@ -47,13 +51,25 @@ impl WriteOut {
         if end < self.sent + self.backlog_bytes / PIECES {
             return Ok(());
         }
-        let begun = Instant::now();
-        sys::start_writing_out(file, self.sent, end - self.sent)?;
+        let piece = self.sent..end;
         self.sent = end;
-        let due = end.saturating_sub(self.backlog_bytes);
-        if due > self.arrived {
-            sys::await_written_out(file, self.arrived, due - self.arrived)?;
-            self.arrived = due;
+        self.send(file, piece)
+    }
+
+    /// A piece of the file was written, wherever it lies: sends it on, and waits for what was sent long before.
+    ///
+    /// # Errors
+    /// As [`WriteOut::advance`].
+    pub fn send(&mut self, file: &File, piece: Range<u64>) -> io::Result<()> {
+        let begun = Instant::now();
+        sys::start_writing_out(file, piece.start, piece.end - piece.start)?;
+        self.under_way_bytes += piece.end - piece.start;
+        self.under_way.push_back(piece);
+        // The last is not waited for, however large it is.
+        while self.under_way_bytes > self.backlog_bytes && self.under_way.len() > 1 {
+            let Some(oldest) = self.under_way.pop_front() else { break };
+            sys::await_written_out(file, oldest.start, oldest.end - oldest.start)?;
+            self.under_way_bytes -= oldest.end - oldest.start;
         }
         if let Some(pressure) = &self.pressure {
             let (rest, part) = pressure.rest_after_writing(begun.elapsed(), LEAST_PART);
@@ -64,12 +80,13 @@ impl WriteOut {
     }
 }
 
-/// What may be on its way: some hundredths of a second of a fast disk.
-const BACKLOG_BYTES: u64 = 8 << 20;
+/// What may be on its way. Whoever commits a row meanwhile waits behind it: some thousandths of a second of a fast disk, some
+/// hundredths of one that turns.
+const BACKLOG_BYTES: u64 = 2 << 20;
 /// In how many pieces it is sent.
 const PIECES: u64 = 4;
 /// Less than a mebibyte on its way, and a disk would be idle between the pieces.
-const LEAST_PART: f64 = 1.0 / 8.0;
+const LEAST_PART: f64 = 1.0 / 2.0;
 
 #[cfg(test)]
 mod tests {
@@ -87,8 +104,21 @@ mod tests {
             file.write_all_at(&[7; 300_000], end - 300_000).expect("written");
             way.advance(&file, end).expect("sent on");
             assert!(way.sent <= end && end - way.sent < PIECE_BYTES, "{way:?} of {end}");
-            assert!(way.arrived <= way.sent && way.sent - way.arrived <= BACKLOG_BYTES, "{way:?} of {end}");
+            assert!(way.under_way_bytes <= BACKLOG_BYTES, "{way:?} of {end}");
+            assert_eq!(
+                way.under_way.iter().map(|piece| piece.end - piece.start).sum::<u64>(),
+                way.under_way_bytes
+            );
         }
+        let (sent, mut most) = (way.sent, 0);
+        for start in (0..100).map(|n| n * 7_654_321 % 60_000_000) {
+            way.send(&file, start..start + 300_000).expect("sent on");
+            most = most.max(way.under_way_bytes);
+        }
+        assert!(most <= BACKLOG_BYTES && most > BACKLOG_BYTES - 300_000, "{most}");
+        assert_eq!(way.sent, sent, "what is sent from elsewhere is beside what comes from front to back");
+        way.send(&file, 0..2 * BACKLOG_BYTES).expect("sent on");
+        assert_eq!(way.under_way.len(), 1, "a large one waits for all others, and not for itself");
         // From the front again, as when a file is begun anew.
         WriteOut::default().advance(&file, 60_000_000).expect("sent on");
     }

@@ -26,8 +26,9 @@ pub struct Rebuilding {
     basis_bytes: u64,
     /// The copy began as a clone, so that only what differs need be written.
     is_clone: bool,
-    /// Windows compared so far, and how far the copy has come on its way to the disk.
+    /// Windows compared so far.
     compared: u32,
+    /// How far the copy has come on its way to the disk.
     way: WriteOut,
     /// Our pages that are not in their place in the sender's file.
     index: PageIndex,
@@ -187,7 +188,7 @@ impl Rebuilding {
             }
         }
         if moved {
-            canvas.file.write_all_at(&bytes, window.offset()).map_err(refuse_io)?;
+            self.put(peer, canvas.file, window, &bytes)?;
             canvas.tree.set(number, WindowNode::unknown());
         }
         if lacking.is_empty() {
@@ -203,6 +204,22 @@ impl Rebuilding {
             self.in_flight[open].stage = Stage::Lacking(Lack::Some { pages: lacking, with_basis });
         }
         self.pump(peer, canvas)
+    }
+
+    /// Puts a window where it belongs. Waits for the disk if that is too far behind.
+    fn put<S: Stream>(
+        &mut self,
+        peer: &mut Peer<S>,
+        file: &File,
+        window: Window,
+        bytes: &[u8],
+    ) -> Result<(), Trouble> {
+        let (way, start) = (&mut self.way, window.offset());
+        let written = peer.while_working(|| {
+            file.write_all_at(bytes, start)?;
+            way.send(file, start..start + bytes.len() as u64)
+        })?;
+        Ok(written.map_err(refuse_io)?)
     }
 
     /// A page of our file with this digest.
@@ -248,7 +265,7 @@ impl Rebuilding {
         let signed = *signed;
         match applied {
             Ok(applied) => {
-                canvas.file.write_all_at(&applied.bytes, window.offset()).map_err(refuse_io)?;
+                self.put(peer, canvas.file, window, &applied.bytes)?;
                 canvas.tree.set(number, applied.node);
                 if signed {
                     self.hope.learned(applied.signature_paid);
