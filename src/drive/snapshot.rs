@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use log::debug;
+
 use super::chase::Chase;
 use super::live::{FileStamp, Header, LiveFile};
 use super::stage::Staged;
@@ -217,7 +219,14 @@ fn finish(mut live: LiveFile, staged: Staged, way: Way, since: Instant) -> Resul
     let header = live.header().map_err(failed)?.filter(|header| !header.write_ahead_log);
     let header = header.ok_or_else(|| DriveError::NotADatabase { path: live.path().to_owned() })?;
     live.unlock();
-    Ok(Snapshot { staged, bytes: stamp.size, header, stamp, way, held: since.elapsed() })
+    let held = since.elapsed();
+    debug!(
+        "{}: an image of {} bytes, {way:?}; no writer could commit for {:.1} ms",
+        live.path().display(),
+        stamp.size,
+        held.as_secs_f64() * 1e3
+    );
+    Ok(Snapshot { staged, bytes: stamp.size, header, stamp, way, held })
 }
 
 /// Was the file last written to so long before `start` that any later write shows in its time?
