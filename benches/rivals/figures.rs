@@ -34,6 +34,19 @@ pub struct Figure {
 }
 
 impl Figure {
+    /// What was measured once, and is no point of a curve.
+    pub fn once(
+        section: Name,
+        case: &str,
+        side: &str,
+        (measure, unit): (Name, Name),
+        number: f64,
+        note: &str,
+    ) -> Figure {
+        let (case, side, note) = (case.to_owned(), side.to_owned(), note.to_owned());
+        Figure { section, case, side, measure, unit, x: None, runs: vec![number], note }
+    }
+
     /// The middle of the runs; of an even number, the lower of the two.
     pub fn median(&self) -> f64 {
         let mut sorted = self.runs.clone();

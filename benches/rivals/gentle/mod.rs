@@ -181,17 +181,7 @@ impl<'a> Stage<'a> {
             }
         }
         let mut add = |measure, unit, number: f64, note: &str| {
-            let (case, side, note) = (self.name.clone(), side.name.to_owned(), note.to_owned());
-            figures.add(Figure {
-                section: SECTION,
-                case,
-                side,
-                measure,
-                unit,
-                x: None,
-                runs: vec![number],
-                note,
-            });
+            figures.add(Figure::once(SECTION, &self.name, side.name, (measure, unit), number, note));
         };
         if side.who != Who::Nobody {
             add("seconds", "s", seconds, &note);

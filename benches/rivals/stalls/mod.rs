@@ -211,17 +211,7 @@ impl Stage {
             self.period.as_millis()
         );
         let mut add = |side: &str, measure, unit, number: f64, note: &str| {
-            let (case, side, note) = (name.clone(), side.to_owned(), note.to_owned());
-            figures.add(Figure {
-                section: SECTION,
-                case,
-                side,
-                measure,
-                unit,
-                x: None,
-                runs: vec![number],
-                note,
-            });
+            figures.add(Figure::once(SECTION, &name, side, (measure, unit), number, note));
         };
         add(side, "seconds", "s", (ended - begun).as_secs_f64(), &way);
         for (node, puts) in &waited {
@@ -230,7 +220,13 @@ impl Stage {
                 let during = |put: &&Put| put.way == way && put.due <= ended && put.done >= begun;
                 let before = |put: &&Put| put.way == way && put.done < begun;
                 let refused = puts.iter().filter(during).filter(|put| put.refused.is_some()).count();
-                let note = if refused == 0 { String::new() } else { format!("{refused} rows were refused") };
+                let worst = puts.iter().filter(during).max_by_key(|put| put.wait());
+                let since = worst.map_or(Duration::ZERO, |put| put.due.saturating_sub(begun));
+                let note = format!(
+                    "due {:.1} s after the pass began{}",
+                    since.as_secs_f64(),
+                    if refused == 0 { String::new() } else { format!("; {refused} rows were refused") }
+                );
                 let waits = Waits::of(puts.iter().filter(during).map(Put::wait));
                 add(side, p50, "ms", waits.share(50), "");
                 add(side, p99, "ms", waits.share(99), "");
