@@ -118,6 +118,7 @@ fn tell(figures: &mut Figures, section: &'static str, case: &str, side: &str, ru
     add("wire", "bytes", |run| run.wire_bytes.map(|bytes| bytes as f64));
     add("payload", "bytes", |run| run.payload_bytes.map(|bytes| bytes as f64));
     add("seconds", "s", |run| Some(run.seconds));
+    add("pass", "s", |run| run.pass_seconds);
     add("processor", "s", |run| Some(run.processor_seconds));
     add("sender anonymous", "KiB", |run| Some(run.sender.anonymous_kib as f64));
     add("receiver anonymous", "KiB", |run| Some(run.receiver.anonymous_kib as f64));

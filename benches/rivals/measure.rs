@@ -79,6 +79,8 @@ fn processor_seconds_of_ended() -> f64 {
 pub struct Measured {
     /// From the start of the sending process to its end.
     pub seconds: f64,
+    /// What it says itself that its pass took, without what comes before and after in the life of a process.
+    pub pass_seconds: Option<f64>,
     /// Of the processors, by the sending side and the receiving side, user and system.
     pub processor_seconds: f64,
     /// Frames over the link in both directions, headers included, where the link is ours alone.

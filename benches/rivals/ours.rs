@@ -200,6 +200,7 @@ impl Contender for Agents {
         let told_bytes = count("bytes_sent") + count("bytes_received");
         Ok(Measured {
             seconds: finished.seconds,
+            pass_seconds: report["elapsed"].as_f64(),
             processor_seconds: finished.processor_seconds,
             wire_bytes,
             payload_bytes: Some(delay.map_or(told_bytes, |delay| delay.carried())),

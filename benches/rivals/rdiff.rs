@@ -54,6 +54,7 @@ impl Contender for Rdiff {
         let steps = [&signed, &found, &patched];
         Ok(Measured {
             seconds: steps.iter().map(|step| step.seconds).sum(),
+            pass_seconds: None,
             processor_seconds: steps.iter().map(|step| step.processor_seconds).sum(),
             wire_bytes: None,
             payload_bytes,

@@ -4,6 +4,9 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Instant;
+
+use rusqlite::{Connection, OpenFlags};
 
 use crate::contender::{Contender, Ground};
 use crate::measure::{Measured, Server, run};
@@ -20,10 +23,12 @@ pub enum Way {
     WholeFile,
     /// The same, and on the disk before rsync says that it is done, as our agents do it.
     WholeFileSynced,
+    /// The same, and then checked by SQLite, as our agents do before a file takes its place.
+    WholeFileChecked,
 }
 
 /// All of them.
-pub const WAYS: [Way; 3] = [Way::Delta, Way::WholeFile, Way::WholeFileSynced];
+pub const WAYS: [Way; 4] = [Way::Delta, Way::WholeFile, Way::WholeFileSynced, Way::WholeFileChecked];
 
 /// A daemon of its own for each run.
 pub struct Rsync {
@@ -58,12 +63,23 @@ pub fn serve(place: &Place, address: Ipv4Addr, port: u16, root: &Path, shared: &
     server
 }
 
+/// Has SQLite read a database from end to end; how many seconds that takes.
+fn check(database: &Path) -> f64 {
+    let started = Instant::now();
+    let verdict: String = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .and_then(|database| database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))
+        .expect("a database");
+    assert_eq!(verdict, "ok");
+    started.elapsed().as_secs_f64()
+}
+
 impl Contender for Rsync {
     fn name(&self) -> &str {
         match self.way {
             Way::Delta => "rsync -z",
             Way::WholeFile => "rsync --whole-file",
             Way::WholeFileSynced => "rsync -W --fsync",
+            Way::WholeFileChecked => "rsync -W --fsync, checked",
         }
     }
 
@@ -83,13 +99,14 @@ impl Contender for Rsync {
         command.args(match self.way {
             Way::Delta => ["--no-whole-file", "-z"].as_slice(),
             Way::WholeFile => &["--whole-file"],
-            Way::WholeFileSynced => &["--whole-file", "--fsync"],
+            Way::WholeFileSynced | Way::WholeFileChecked => &["--whole-file", "--fsync"],
         });
         command.arg(&source).arg(format!("rsync://{address}:{called}/m/received.db"));
         self.ground.caches.settle();
         let carried = link.count();
         let finished = run(&mut command, Some(&server.0));
         let wire_bytes = carried.bytes();
+        let checking = if self.way == Way::WholeFileChecked { check(&target) } else { 0.0 };
         drop(server);
         assert_same_bytes(&source, &target);
         for file in [source, target] {
@@ -102,8 +119,10 @@ impl Contender for Rsync {
         };
         let said_bytes = said("Total bytes sent") + said("Total bytes received");
         Ok(Measured {
-            seconds: finished.seconds,
-            processor_seconds: finished.processor_seconds,
+            seconds: finished.seconds + checking,
+            pass_seconds: None,
+            // It does not wait for anything: the file is in memory.
+            processor_seconds: finished.processor_seconds + checking,
             wire_bytes,
             payload_bytes: Some(delay.map_or(said_bytes, |delay| delay.carried())),
             sender: finished.memory,

@@ -154,8 +154,9 @@ impl Replicator {
         assert!(finished.status.success(), "{command:?} ended with {}", finished.status);
         let told: Value = serde_json::from_slice(&fs::read(recon).expect("what it says of its pass"))
             .expect("what it says as JSON");
+        let seconds = told["replication_time"].as_f64().expect("seconds");
         let measured = Measured {
-            seconds: told["replication_time"].as_f64().expect("seconds"),
+            seconds,
             processor_seconds: finished.processor_seconds,
             sender: finished.memory,
             receiver: finished.server,
@@ -195,6 +196,7 @@ impl Contender for Replicator {
             let (one, stats) = self.pass(&servers);
             passes += 1;
             total.seconds += one.seconds;
+            total.pass_seconds = Some(total.seconds);
             total.processor_seconds += one.processor_seconds;
             total.sender = total.sender.or(one.sender);
             total.receiver = total.receiver.or(one.receiver);

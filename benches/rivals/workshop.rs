@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::Connection;
 use swiftlet::broker::{Broker, fresh_id};
@@ -33,6 +34,8 @@ const BORN_SECS: u64 = 1_700_000_000;
 /// An etag where it does not matter.
 pub const ETAG: &str = "d41d8cd98f00b204e9800998ecf8427e";
 const SEED: u64 = 7;
+/// How long nobody wrote to a copy: longer than anybody takes for the grain of a clock.
+const AT_REST: Duration = Duration::from_secs(60);
 const BATCH_ROWS: usize = 10_000;
 
 /// The hash of the container.
@@ -68,11 +71,12 @@ pub fn needed_bytes(rows: u64) -> u64 {
     rows.max(10_000) * ROW_BYTES * COPIES
 }
 
-/// Copies a database to where a run wants it, down to the disk, so that no run pays for another's writes.
+/// Copies a database to where a run wants it, down to the disk, so that no run pays for another's writes; and as if nobody
+/// had written to it for a while, which is how most databases are found.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to.parent().expect("a directory")).expect("a directory");
     let file = copy_around_holes(from, to).expect("a copy");
-    file.sync_all().expect("the copy on disk");
+    file.set_modified(SystemTime::now() - AT_REST).and_then(|()| file.sync_all()).expect("the copy on disk");
 }
 
 /// A copy that takes no more of the disk than the original.
