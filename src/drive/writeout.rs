@@ -3,8 +3,8 @@
 //! Left to the kernel, what is written stays in memory until there is much of it, and then all of it goes at once; whoever
 //! else commits a row on that disk in the meantime waits behind it, for on most file systems one `fsync` waits for what
 //! others have written. So each piece is sent on its way at once, and before there are too many of them the oldest is
-//! waited for: the disk is never idle, and nobody waits behind more than [`BACKLOG_BYTES`], or much less where the disk is
-//! slow.
+//! waited for: the disk is never idle, and nobody waits behind more than [`BACKLOG_BYTES`], or half of that where the disk
+//! is slow.
 
 use std::collections::VecDeque;
 use std::fs::File;
