@@ -2,6 +2,7 @@
 //! may be as slow as one that turns.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,10 +40,10 @@ impl Disk {
         }
         let (image, at) = (root.join(format!("{kind}.image")), root.join(kind));
         fs::create_dir_all(&at).expect("a directory");
-        File::create(&image).and_then(|file| file.set_len(bytes)).expect("a file to mount");
         // From here on whatever happens is undone.
         let mounted = Mounted { image: image.clone(), at: at.clone() };
         mounted.even_if_interrupted();
+        fill(&image, bytes).map_err(|error| format!("no file of {} MB to mount: {error}", bytes >> 20))?;
         let quiet = if kind == "xfs" { ["-q", "-f"] } else { ["-q", "-F"] };
         run(Command::new(format!("mkfs.{kind}")).args(quiet).arg(&image))?;
         // Past the cache of the file below, or every block would be cached, and written back, twice.
@@ -71,6 +72,21 @@ impl Disk {
         fs::create_dir_all(&self.dir).expect("a directory");
         self
     }
+}
+
+/// A file of so many bytes that are all written: in one with holes, each `fsync` of the file system in it would have to wait
+/// until the one below has found room.
+fn fill(image: &Path, bytes: u64) -> std::io::Result<()> {
+    let mut file = File::create(image)?;
+    nix::fcntl::posix_fallocate(&file, 0, bytes as i64)?;
+    let piece = vec![0; 4 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(piece.len() as u64);
+        file.write_all(&piece[..now as usize])?;
+        left -= now;
+    }
+    file.sync_all()
 }
 
 /// A device that everybody's reads and writes are held back on, until dropped: the kernel's block throttle (cgroup v1), set
