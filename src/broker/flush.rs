@@ -15,7 +15,7 @@ use log::warn;
 
 use super::pending;
 use super::{Broker, BrokerError};
-use crate::drive::HashDir;
+use crate::drive::{DirLock, HashDir};
 use crate::replica::Row;
 
 impl Broker {
@@ -23,8 +23,8 @@ impl Broker {
     /// (`swift/common/db.py: _commit_puts_stale_ok`). A private file has none.
     ///
     /// # Errors
-    /// `Busy` if the directory's lock was not to be had; otherwise as [`Broker::merge_rows`]. After any error the pending
-    /// file is as it was.
+    /// `Busy` if the directory's lock was not to be had, `Missing` if the container is gone; otherwise as
+    /// [`Broker::merge_rows`]. After any error the pending file is as it was.
     pub fn flush_pending(&mut self) -> Result<(), BrokerError> {
         let Some(home) = self.home.clone() else { return Ok(()) };
         let path = home.pending_path();
@@ -37,7 +37,7 @@ impl Broker {
                 return Ok(());
             }
         }
-        let _lock = home.lock(self.patience.directory)?;
+        let _lock = self.lock(&home)?;
         self.take_in(&home, Vec::new())
     }
 
@@ -46,7 +46,7 @@ impl Broker {
     fn take_in_beside_others(&mut self, home: &HashDir) -> Result<bool, BrokerError> {
         let path = home.pending_path();
         let failed = |error| BrokerError::io(&path, &error);
-        let lock = home.lock(self.patience.directory)?;
+        let lock = self.lock(home)?;
         self.follow(home)?;
         let records = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
@@ -59,11 +59,16 @@ impl Broker {
             Err(_) if !self.db.is_current() => return Ok(false),
             merged => merged?,
         }
-        let _lock = home.lock(self.patience.directory)?;
+        let _lock = self.lock(home)?;
         if !self.is_in_charge(home)? {
             return Ok(false);
         }
         empty(&path, &records).map_err(failed).map(|()| true)
+    }
+
+    /// The directory's lock; a container that was removed is not made anew.
+    fn lock(&self, home: &HashDir) -> Result<DirLock, BrokerError> {
+        home.lock_if_there(self.patience.directory)?.ok_or(BrokerError::Missing)
     }
 
     /// Merges rows a few at a time, so that others can write in between.
@@ -98,7 +103,7 @@ impl Broker {
             let cause = "a private file has no pending file".to_owned();
             return Err(BrokerError::BadData { path: self.path().to_owned(), cause });
         };
-        let _lock = home.lock_if_there(self.patience.directory)?.ok_or(BrokerError::Missing)?;
+        let _lock = self.lock(&home)?;
         if !self.db.is_current() {
             self.reopen()?;
         }
@@ -265,7 +270,7 @@ mod tests {
     }
 
     /// Takes in what is pending while somebody else is in the middle of a transaction, in which `meanwhile` happens.
-    fn flush_beside(home: &HashDir, meanwhile: impl FnOnce(&Connection)) {
+    fn flush_beside(home: &HashDir, meanwhile: impl FnOnce(&Connection)) -> Result<(), BrokerError> {
         let mut broker = Broker::open(home).unwrap();
         let writer = other(broker.path());
         writer.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -275,8 +280,8 @@ mod tests {
             thread::sleep(Duration::from_millis(200));
             meanwhile(&writer);
             writer.execute_batch("COMMIT").unwrap();
-            flush.join().unwrap().unwrap();
-        });
+            flush.join().unwrap()
+        })
     }
 
     fn append(home: &HashDir, name: &str) {
@@ -298,7 +303,7 @@ mod tests {
         let (_device, home) = home();
         let mut broker = created(&home);
         append(&home, "before");
-        flush_beside(&home, |_| append(&home, "later"));
+        flush_beside(&home, |_| append(&home, "later")).unwrap();
         assert_eq!(names(&mut broker), ["before"]);
         assert_eq!(pending(&home), entries(&["before", "later"]));
         broker.flush_pending().unwrap();
@@ -313,9 +318,10 @@ mod tests {
         flush_beside(&home, |_| {
             std::fs::write(home.pending_path(), b"").unwrap();
             append(&home, "later1");
-        });
+        })
+        .unwrap();
         assert_eq!((names(&mut broker), pending(&home)), (list(&["before"]), entries(&["later1"])));
-        flush_beside(&home, |_| std::fs::remove_file(home.pending_path()).unwrap());
+        flush_beside(&home, |_| std::fs::remove_file(home.pending_path()).unwrap()).unwrap();
         assert_eq!(names(&mut broker), ["before", "later1"]);
     }
 
@@ -326,16 +332,26 @@ mod tests {
         let aside = home.dir().join("aside");
         std::fs::copy(&path, &aside).unwrap();
         append(&home, "before");
-        flush_beside(&home, |_| std::fs::rename(&aside, &path).unwrap());
+        flush_beside(&home, |_| std::fs::rename(&aside, &path).unwrap()).unwrap();
         assert_eq!((names(&mut Broker::open(&home).unwrap()), pending(&home)), (list(&["before"]), vec![]));
         // A container that begins to be sharded has another file in charge.
         let fresh = home.dir().join(format!("{}_0000000009.00000.db", home.hash()));
         append(&home, "o");
-        flush_beside(&home, |_| assert!(std::fs::copy(&path, &fresh).is_ok()));
+        flush_beside(&home, |_| assert!(std::fs::copy(&path, &fresh).is_ok())).unwrap();
         assert_eq!(
             (names(&mut Broker::open_file(&fresh).unwrap()), pending(&home)),
             (list(&["before", "o"]), vec![])
         );
+    }
+
+    #[test]
+    fn a_container_that_goes_meanwhile_is_not_made_anew() {
+        let (_device, home) = home();
+        created(&home);
+        append(&home, "before");
+        let outcome = flush_beside(&home, |_| std::fs::remove_dir_all(home.dir()).unwrap());
+        assert_eq!(outcome, Err(BrokerError::Missing));
+        assert!(!home.dir().exists());
     }
 
     #[test]
