@@ -141,7 +141,13 @@ impl<'a> Visit<'a> {
                         now,
                     )?;
                 }
-                if info.hash == theirs.hash && point < theirs.max_row {
+                // Where the last agreement still stands, nobody needs the point but whoever goes back to Swift's
+                // replicator, and to him a few rows are not worth that we write.
+                let behind = theirs.max_row.0.saturating_sub(point.0);
+                let few = behind < i64::try_from(self.node.config.per_diff).unwrap_or(i64::MAX);
+                let stands =
+                    self.meet.agreed.is_some_and(|agreed| agreed.state == StateDigest::of(&info).short());
+                if info.hash == theirs.hash && behind > 0 && !(few && stands) {
                     point = theirs.max_row;
                     let raised = SyncPoint { remote_id: theirs.id.clone(), point };
                     broker.merge_sync_points(&[raised], Direction::Incoming)?;

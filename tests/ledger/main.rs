@@ -17,6 +17,9 @@ use std::thread;
 use std::time::Duration;
 
 use cluster::{Cluster, Container, rows};
+use swiftlet::drive::{DeviceName, Drive};
+use swiftlet::hash_path::PartShift;
+use swiftlet::ledger::{Entry, Key, Ledger, Terms};
 
 /// A file that was changed within two seconds is not trusted, so only later can a pass be quiet.
 const GRAIN: Duration = Duration::from_millis(2300);
@@ -70,6 +73,29 @@ fn heals(cluster: &Cluster, containers: &[Container]) {
 /// Where a device's ledger is.
 fn ledger(cluster: &Cluster, device: usize) -> PathBuf {
     cluster.device(device).join("agent/ledger.db")
+}
+
+/// Changes what the ledger of a device remembers of a database. Whoever opens a ledger
+/// on other terms than its agent makes it anew, so the interval must be the agent's.
+fn alter(
+    cluster: &Cluster,
+    device: usize,
+    container: &Container,
+    full_check_interval: Duration,
+    change: impl FnOnce(Entry) -> Entry,
+) {
+    let home = cluster.device(device);
+    let name = DeviceName::new(home.file_name().expect("a name").to_string_lossy()).expect("a name");
+    let drive = Drive::open(home.parent().expect("devices"), &name, false).expect("there");
+    let terms = Terms {
+        part_shift: PartShift::new(32 - cluster::PART_POWER).expect("a shift"),
+        reclaim_age: Duration::from_secs(604_800),
+        full_check_interval,
+    };
+    let ledger = Ledger::open(&drive, terms).expect("opened");
+    let key = Key::new(cluster.home(device, container).hash(), terms.part_shift);
+    let entry = ledger.entry(key).expect("read").expect("there");
+    ledger.update(&[(key, Some(change(entry)))]).expect("written");
 }
 
 /// Runs scenarios side by side, and says which of them failed.

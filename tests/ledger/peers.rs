@@ -1,9 +1,12 @@
 //! What a peer's ledger says is not what the peer has: it lost its disk, or its ledger lies.
 
 use std::fs;
+use std::time::Duration;
+
+use swiftlet::ledger::Entry;
 
 use super::cluster::{database, rows};
-use super::{heals, ledger, quiet, quiet_with, settle};
+use super::{alter, heals, quiet, quiet_with, settle};
 
 /// All of them at once: they mostly wait for the clock.
 pub const ALL: &[(&str, fn())] = &[
@@ -35,9 +38,10 @@ fn a_lie_in_a_ledger_lasts_until_the_full_look() {
     let home = cluster.home(1, &containers[0]);
     cluster.open(1, &containers[0]).merge_rows(rows("unheard", 0..1), None).expect("merged");
     let seen = home.sight().expect("seen").expect("there").fingerprint;
-    swear(&ledger(&cluster, 1), &home, seen);
+    // As if it had looked, and found what was there before.
+    alter(&cluster, 1, &containers[0], Duration::from_secs(30), |entry| Entry { seen: Some(seen), ..entry });
     assert!(
-        super::cluster::wait(std::time::Duration::from_secs(60), || {
+        super::cluster::wait(Duration::from_secs(60), || {
             cluster.once_all();
             cluster.disagreement(&containers[0]).is_none()
         }),
@@ -45,27 +49,6 @@ fn a_lie_in_a_ledger_lasts_until_the_full_look() {
         cluster.logs()
     );
     assert_eq!(cluster.replica(0, &containers[0]).expect("there").rows.len(), 6);
-}
-
-/// Writes into a ledger that a database was seen as it looks now, and found as it was before.
-fn swear(ledger: &std::path::Path, home: &swiftlet::drive::HashDir, seen: [u8; 16]) {
-    use std::time::Duration;
-    use swiftlet::drive::{DeviceName, Drive};
-
-    use swiftlet::hash_path::PartShift;
-    use swiftlet::ledger::{Entry, Key, Ledger, Terms};
-    let device = ledger.ancestors().nth(2).expect("a device");
-    let name = DeviceName::new(device.file_name().expect("a name").to_string_lossy()).expect("a name");
-    let drive = Drive::open(device.parent().expect("devices"), &name, false).expect("there");
-    let terms = Terms {
-        part_shift: PartShift::new(32 - super::cluster::PART_POWER).expect("a shift"),
-        reclaim_age: Duration::from_secs(604_800),
-        full_check_interval: Duration::from_secs(30),
-    };
-    let ledger = Ledger::open(&drive, terms).expect("opened");
-    let key = Key::new(home.hash(), terms.part_shift);
-    let entry = ledger.entry(key).expect("read").expect("there");
-    ledger.update(&[(key, Some(Entry { seen: Some(seen), ..entry }))]).expect("written");
 }
 
 fn a_peer_that_was_away_hears_of_all_that_changed() {

@@ -1,10 +1,16 @@
 //! Sync points without requests: where a difference starts, though nobody ever asked.
 
+use std::time::Duration;
+
 use swiftlet::broker::Broker;
+use swiftlet::ledger::Entry;
 use swiftlet::replica::Row;
 
-use super::cluster::{Cluster, Container, rows};
-use super::{GRAIN, quiet, settle};
+use super::cluster::{Cluster, Container, database, rows};
+use super::{GRAIN, alter, quiet, settle};
+
+/// `agent_full_check_interval`, as long as nobody sets it.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 /// All of them at once: they mostly wait for the clock.
 pub const ALL: &[(&str, fn())] = &[
@@ -12,6 +18,10 @@ pub const ALL: &[(&str, fn())] = &[
     (
         "swifts_own_tables_follow_when_a_batch_has_come_together",
         swifts_own_tables_follow_when_a_batch_has_come_together,
+    ),
+    (
+        "whose_turn_it_is_and_who_agrees_is_met_without_a_write",
+        whose_turn_it_is_and_who_agrees_is_met_without_a_write,
     ),
     (
         "a_peer_that_came_back_empty_is_not_taken_for_the_one_that_agreed",
@@ -62,6 +72,20 @@ fn swifts_own_tables_follow_when_a_batch_has_come_together() {
     write_to_all(&cluster, &containers[0], rows("many", 0..100));
     settle(&cluster);
     assert!(told() >= before + 150, "{before} and then {}", told());
+}
+
+fn whose_turn_it_is_and_who_agrees_is_met_without_a_write() {
+    let (cluster, containers) = quiet(1);
+    write_to_all(&cluster, &containers[0], rows("few", 0..50));
+    settle(&cluster);
+    let files = || [0, 1, 2].map(|device| database(&cluster.home(device, &containers[0])));
+    let before = files().map(|file| std::fs::read(file).expect("read"));
+    alter(&cluster, 0, &containers[0], A_DAY, |entry| Entry { due_secs: 1, ..entry });
+    let passed = cluster.once(0, "").ended(0);
+    assert!(passed.count("opened") > 0, "it was its turn: {}", passed.stdout);
+    assert_eq!((passed.count("success"), passed.count("no_change")), (2, 2), "{}", passed.stdout);
+    let after = files().map(|file| std::fs::read(file).expect("read"));
+    assert!(before == after, "a database was written to");
 }
 
 fn a_peer_that_came_back_empty_is_not_taken_for_the_one_that_agreed() {
