@@ -16,7 +16,7 @@ use md5::{Digest, Md5};
 use rusqlite::Connection;
 use swiftlet::broker::Broker;
 use swiftlet::drive::HashDir;
-use swiftlet::hash_path::{Hash, HashSalt, PartShift};
+use swiftlet::hash_path::{Hash, HashSalt, PartShift, Partition};
 use swiftlet::replica::{PolicyIndex, ReplicaId, Row};
 use swiftlet::timestamp::Timestamp;
 
@@ -209,9 +209,13 @@ impl Fleet {
 
     /// Where a database lies.
     pub fn home(&self, node: usize, number: u32) -> HashDir {
+        HashDir::new(self.device(node).into(), self.partition(number), hash(&container(number)))
+    }
+
+    /// In which partition.
+    pub fn partition(&self, number: u32) -> Partition {
         let shift = PartShift::new(32 - self.part_power).expect("a partition power");
-        let hash = hash(&container(number));
-        HashDir::new(self.device(node).into(), shift.partition(&hash), hash)
+        shift.partition(&hash(&container(number)))
     }
 
     /// The directory of a node's device.

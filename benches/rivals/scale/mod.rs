@@ -2,8 +2,9 @@
 //!
 //! Three nodes hold the same databases, one device each. The first pass knows nothing of any of them; those after it find
 //! all as it was; then rows come to one in a hundred. Beside each unchanged pass runs a bare walk over the same device,
-//! which only stats every database; and Swift's own replicator passes over a few of them. Before a figure counts, replicas of a random sample, and of all that were changed, are
-//! proved equal.
+//! which only stats every database; and Swift's own replicator passes over a few of them: over a fleet of its own that is
+//! in memory, and over some partitions of each fleet as our first pass finds it. Before a figure counts, replicas of a
+//! random sample, and of all that were changed, are proved equal.
 
 mod fleet;
 mod nodes;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::statvfs::statvfs;
 use swiftlet::broker::Broker;
+use swiftlet::hash_path::Partition;
 use swiftlet::replica::{Row, RowId};
 use swiftlet::timestamp::Timestamp;
 
@@ -62,7 +64,7 @@ fn beside_swift(options: &Options, root: &Path, figures: &mut Figures, (page_byt
     let fleet = Fleet::plan(&place.join("devices"), count, *page_bytes);
     fleet.make();
     fleet.prove_sound(sample(count, SOUND_SAMPLE));
-    let rates = swift::passes(&swift, &place.join("nodes"), &fleet, 1 + options.runs());
+    let rates = swift::passes(&swift, &place.join("nodes"), &fleet, None, 1 + options.runs());
     let note = format!("databases_per_second = 0; {pages}");
     for (case, rates) in [("first pass", &rates[..1]), ("unchanged", &rates[1..])] {
         figures.add(Figure {
@@ -120,6 +122,7 @@ impl Scene<'_> {
             started.elapsed().as_secs_f64()
         );
         self.fleet.prove_sound(sample(count, SOUND_SAMPLE));
+        self.swift_over_some(place, pages, figures);
         let nodes = Nodes::start(&place.join("nodes"), &self.fleet);
         let firsts: Vec<Passed> = (0..NODES).map(|node| nodes.pass(node, count)).collect();
         // What was written a moment ago may be written again within the same tick of the clock: nobody can take it for
@@ -209,6 +212,32 @@ impl Scene<'_> {
         );
     }
 
+    /// The first pass of Swift's replicator over the databases of some partitions, as they are right after they were made.
+    fn swift_over_some(&self, place: &Path, pages: &str, figures: &mut Figures) {
+        let Ok(swift) = Swift::find(self.options.swift_venv().as_deref()) else { return };
+        let partitions = 1u32 << self.fleet.part_power;
+        let every = partitions / SWIFT_PARTITIONS;
+        if every < 2 {
+            // It passes over all of so many.
+            return;
+        }
+        let some: Vec<Partition> = (0..partitions).step_by(every as usize).map(Partition).collect();
+        let is_one_of_them = |number: &u32| self.fleet.partition(*number).0 % every == 0;
+        let databases = (0..self.fleet.count).filter(is_one_of_them).count() as u32;
+        let only = Some((&some[..], databases));
+        let rates = swift::passes(&swift, &place.join("swift"), &self.fleet, only, 1);
+        figures.add(Figure {
+            section: SECTION,
+            case: "first pass".to_owned(),
+            side: "Swift, over some".to_owned(),
+            measure: "rate",
+            unit: "databases/s",
+            x: Some(f64::from(self.fleet.count)),
+            runs: rates,
+            note: format!("{databases} of them; databases_per_second = 0; {pages}"),
+        });
+    }
+
     /// A new row in one of a hundred databases of a node: for half of them as a container server leaves it beside the
     /// database, for half in it.
     fn change(&self, node: usize) -> Vec<u32> {
@@ -282,6 +311,8 @@ const RUNS: usize = 5;
 const CLOCK_GRAIN: Duration = Duration::from_secs(3);
 /// Databases for Swift: a minute or so.
 const SWIFT_DATABASES: u32 = 1000;
+/// Partitions of a larger fleet that it passes over.
+const SWIFT_PARTITIONS: u32 = 256;
 /// Databases compared with what SQLite makes of them.
 const SOUND_SAMPLE: u32 = 60;
 /// Databases whose replicas are compared besides those that were changed.

@@ -1,7 +1,7 @@
 //! Swift's own replicator over a few databases of the same kind: three container servers, and passes of one node.
 //!
-//! All replicas are equal, so no rsync daemon is called. Swift takes minutes for what our agents do in seconds, hence few;
-//! its rate does not depend on how many there are.
+//! All replicas are equal, so no rsync daemon is called. Swift takes minutes for what our agents do in seconds, hence few,
+//! or a few of many: its rate does not depend on how many it passes over, but on how much of them is in memory.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::thread;
 
 use serde_json::Value;
+use swiftlet::hash_path::Partition;
 
 use super::fleet::{Fleet, NODES};
 use super::nodes::{address, free_port, write_ring};
@@ -18,8 +19,15 @@ use crate::network::await_listeners;
 use crate::ours;
 use crate::swift::Swift;
 
-/// Databases a second of so many passes of the first node, one after the other, from nothing known on.
-pub fn passes(swift: &Swift, root: &Path, fleet: &Fleet, count: usize) -> Vec<f64> {
+/// Databases a second of so many passes of the first node, one after the other, from nothing known on: over all of a
+/// fleet, or over those of some partitions, which are so many.
+pub fn passes(
+    swift: &Swift,
+    root: &Path,
+    fleet: &Fleet,
+    only: Option<(&[Partition], u32)>,
+    count: usize,
+) -> Vec<f64> {
     fs::create_dir_all(root).expect("a directory");
     let port = free_port();
     write_ring(root, fleet.part_power, |_| port);
@@ -53,16 +61,22 @@ pub fn passes(swift: &Swift, root: &Path, fleet: &Fleet, count: usize) -> Vec<f6
             server
         })
         .collect();
+    let databases = only.map_or(fleet.count, |(_, databases)| databases);
     let pass = |_| {
         let mut command = swift.here(root, "swift-container-replicator");
-        run(command.arg(conf(0)).arg("--once").stderr(Stdio::null()), None);
+        command.arg(conf(0)).arg("--once");
+        if let Some((partitions, _)) = only {
+            let numbers: Vec<String> = partitions.iter().map(Partition::to_string).collect();
+            command.arg("--partitions").arg(numbers.join(","));
+        }
+        run(command.stderr(Stdio::null()), None);
         let told = fs::read(root.join("recon0/container.recon")).expect("what it says of its pass");
         let told: Value = serde_json::from_slice(&told).expect("what it says as JSON");
         let stats = &told["replication_stats"];
-        assert_eq!(stats["attempted"].as_u64(), Some(fleet.count.into()), "{told}");
+        assert_eq!(stats["attempted"].as_u64(), Some(databases.into()), "{told}");
         // On a busy machine a server now and then takes longer than Swift waits for it.
-        assert!(stats["failure"].as_u64() <= Some(u64::from(fleet.count / 50)), "{told}");
-        f64::from(fleet.count) / told["replication_time"].as_f64().expect("seconds")
+        assert!(stats["failure"].as_u64() <= Some(u64::from(databases / 50)), "{told}");
+        f64::from(databases) / told["replication_time"].as_f64().expect("seconds")
     };
     (0..count).map(pass).collect()
 }
