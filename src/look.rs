@@ -117,7 +117,7 @@ fn entry(
 
 /// So many rows are new since peers last heard of them singly that the points in Swift's own tables have fallen a batch
 /// behind. We do not need them; who goes back to Swift's replicator does.
-fn wants_introduction(config: &Config, met_row: RowId, max_row: RowId) -> bool {
+pub fn wants_introduction(config: &Config, met_row: RowId, max_row: RowId) -> bool {
     max_row.0.saturating_sub(met_row.0) >= i64::try_from(config.per_diff).unwrap_or(i64::MAX)
 }
 

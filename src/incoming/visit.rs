@@ -141,13 +141,7 @@ impl<'a> Visit<'a> {
                         now,
                     )?;
                 }
-                // Where the last agreement still stands, nobody needs the point but whoever goes back to Swift's
-                // replicator, and to him a few rows are not worth that we write.
-                let behind = theirs.max_row.0.saturating_sub(point.0);
-                let few = behind < i64::try_from(self.node.config.per_diff).unwrap_or(i64::MAX);
-                let stands =
-                    self.meet.agreed.is_some_and(|agreed| agreed.state == StateDigest::of(&info).short());
-                if info.hash == theirs.hash && behind > 0 && !(few && stands) {
+                if info.hash == theirs.hash && point < theirs.max_row {
                     point = theirs.max_row;
                     let raised = SyncPoint { remote_id: theirs.id.clone(), point };
                     broker.merge_sync_points(&[raised], Direction::Incoming)?;
@@ -155,6 +149,9 @@ impl<'a> Visit<'a> {
                 Ok(())
             };
             settle().map_err(|error| refuse_broker(&self.dir, error))?;
+        }
+        if looking {
+            self.doubt(&info);
         }
         if self.meet.intent == Intent::Leave {
             self.dir.sync().map_err(|error| Refusal::Failed(error.to_string()))?;
@@ -178,6 +175,21 @@ impl<'a> Visit<'a> {
         let entry = ledger.entry(key).ok()??;
         let agreement = entry.agreement(asker).filter(|agreement| agreement.state == agreed.state)?;
         (entry.replica == Entry::replica_of(&info.id)).then_some(agreement.row)
+    }
+
+    /// Whoever only asks may do so because it is his database's turn. If our ledger has ours otherwise than it is, the next
+    /// walk is to look again, whether or not the file seems to have changed.
+    fn doubt(&self, info: &ReplicaInfo) {
+        let Some((ledger, key)) = self.ledger() else { return };
+        let doubted = ledger.entry(key).and_then(|entry| match entry {
+            Some(entry) if entry.seen.is_some() && entry.state != StateDigest::of(info) => {
+                ledger.update(&[(key, Some(Entry { seen: None, ..entry }))])
+            }
+            _ => Ok(()),
+        });
+        if let Err(error) = doubted {
+            debug!("{}: {error}", self.dir.dir().display());
+        }
     }
 
     /// What keeps account of the database, if anything does, and under which key.

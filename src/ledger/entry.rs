@@ -56,8 +56,13 @@ impl Entry {
 
     /// As far as we know, the device's replica is equal to ours, and need not be asked.
     pub fn agrees_with(&self, with: DeviceId) -> bool {
-        let holds = |agreement: &Agreement| agreement.holds && agreement.state == self.state.short();
-        !self.introduce && self.agreement(with).is_some_and(holds)
+        !self.introduce && self.stands_with(with)
+    }
+
+    /// What was agreed with the device last is what we hold, and nothing is known against it.
+    pub fn stands_with(&self, with: DeviceId) -> bool {
+        let stands = |agreement: &Agreement| agreement.holds && agreement.state == self.state.short();
+        self.agreement(with).is_some_and(stands)
     }
 
     /// The device's replica turned out to be equal.

@@ -24,6 +24,9 @@ use swiftlet::ledger::{Entry, Key, Ledger, Terms};
 /// A file that was changed within two seconds is not trusted, so only later can a pass be quiet.
 const GRAIN: Duration = Duration::from_millis(2300);
 
+/// `agent_full_check_interval`, as long as nobody sets it.
+const A_DAY: Duration = Duration::from_secs(86_400);
+
 /// Three nodes that each hold all of some containers, and nothing left to do.
 fn quiet(containers: usize) -> (Cluster, Vec<Container>) {
     quiet_with(containers, &[])

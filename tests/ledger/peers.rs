@@ -6,7 +6,7 @@ use std::time::Duration;
 use swiftlet::ledger::Entry;
 
 use super::cluster::{database, rows};
-use super::{alter, heals, quiet, quiet_with, settle};
+use super::{A_DAY, alter, heals, quiet, quiet_with, settle};
 
 /// All of them at once: they mostly wait for the clock.
 pub const ALL: &[(&str, fn())] = &[
@@ -15,6 +15,14 @@ pub const ALL: &[(&str, fn())] = &[
         a_peer_that_lost_its_databases_but_not_its_ledger_gets_them_back,
     ),
     ("a_lie_in_a_ledger_lasts_until_the_full_look", a_lie_in_a_ledger_lasts_until_the_full_look),
+    (
+        "whoever_has_his_turn_brings_what_a_ledger_says_the_peer_has",
+        whoever_has_his_turn_brings_what_a_ledger_says_the_peer_has,
+    ),
+    (
+        "whoever_has_his_turn_finds_out_a_peer_whose_ledger_lies",
+        whoever_has_his_turn_finds_out_a_peer_whose_ledger_lies,
+    ),
     ("a_peer_that_was_away_hears_of_all_that_changed", a_peer_that_was_away_hears_of_all_that_changed),
     (
         "a_database_that_others_deleted_is_not_brought_back_by_an_agreement",
@@ -49,6 +57,37 @@ fn a_lie_in_a_ledger_lasts_until_the_full_look() {
         cluster.logs()
     );
     assert_eq!(cluster.replica(0, &containers[0]).expect("there").rows.len(), 6);
+}
+
+fn whoever_has_his_turn_finds_out_a_peer_whose_ledger_lies() {
+    let (cluster, containers) = quiet(1);
+    let home = cluster.home(1, &containers[0]);
+    cluster.open(1, &containers[0]).merge_rows(rows("unheard", 0..1), None).expect("merged");
+    let seen = home.sight().expect("seen").expect("there").fingerprint;
+    alter(&cluster, 1, &containers[0], A_DAY, |entry| Entry { seen: Some(seen), ..entry });
+    cluster.once_all();
+    assert!(cluster.disagreement(&containers[0]).is_some(), "nobody can know yet");
+    alter(&cluster, 0, &containers[0], A_DAY, |entry| Entry { due_secs: 1, ..entry });
+    // It has nothing that the peer lacks; the peer does, once it has looked again because somebody asked.
+    cluster.once(0, "").ended(0);
+    heals(&cluster, &containers);
+}
+
+fn whoever_has_his_turn_brings_what_a_ledger_says_the_peer_has() {
+    let (cluster, containers) = quiet(1);
+    let (home, file) = (cluster.home(1, &containers[0]), database(&cluster.home(1, &containers[0])));
+    let older = fs::read(&file).expect("read");
+    for device in 0..3 {
+        cluster.open(device, &containers[0]).merge_rows(rows("later", 0..1), None).expect("merged");
+    }
+    settle(&cluster);
+    fs::write(&file, older).expect("restored");
+    let seen = home.sight().expect("seen").expect("there").fingerprint;
+    alter(&cluster, 1, &containers[0], A_DAY, |entry| Entry { seen: Some(seen), ..entry });
+    alter(&cluster, 0, &containers[0], A_DAY, |entry| Entry { due_secs: 1, ..entry });
+    assert!(cluster.disagreement(&containers[0]).is_some());
+    cluster.once(0, "").ended(0);
+    assert_eq!(cluster.disagreement(&containers[0]), None, "{}", cluster.logs());
 }
 
 fn a_peer_that_was_away_hears_of_all_that_changed() {

@@ -1,16 +1,11 @@
 //! Sync points without requests: where a difference starts, though nobody ever asked.
 
-use std::time::Duration;
-
 use swiftlet::broker::Broker;
 use swiftlet::ledger::Entry;
 use swiftlet::replica::Row;
 
 use super::cluster::{Cluster, Container, database, rows};
-use super::{GRAIN, alter, quiet, settle};
-
-/// `agent_full_check_interval`, as long as nobody sets it.
-const A_DAY: Duration = Duration::from_secs(86_400);
+use super::{A_DAY, GRAIN, alter, quiet, settle};
 
 /// All of them at once: they mostly wait for the clock.
 pub const ALL: &[(&str, fn())] = &[

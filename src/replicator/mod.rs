@@ -5,6 +5,8 @@
 //! is never sent to the very place that holds it, also where the ring names no other. And a copy is only removed when
 //! nothing has changed in it since the moment that its peers proved to hold all of it.
 
+mod turn;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::TcpStream;
 use std::sync::Mutex;
@@ -182,8 +184,12 @@ impl<'a> Replicator<'a> {
     pub fn settle(&mut self, found: &Found, entry: Entry, tally: &mut Tally) -> Settled {
         debug!("Replicating db {}", found.dir.dir().display());
         let partition = self.ring.part_shift().partition(&found.dir.hash());
-        let peers = targets(self.ring, partition, found.device).into_iter().map(|target| target.id);
-        let targets: Vec<DeviceId> = peers.filter(|peer| !entry.agrees_with(*peer)).collect();
+        let mut peers = targets(self.ring, partition, found.device);
+        peers.retain(|peer| !entry.agrees_with(peer.id));
+        let targets: Vec<DeviceId> = peers.iter().map(|peer| peer.id).collect();
+        if let Some(entry) = self.all_have_the_same(found, partition, &peers, &entry, tally) {
+            return Settled { targets, entry: Some(Some(entry)) };
+        }
         let mut looked = match self.open(found, Some(entry.clone()), tally) {
             Ok(looked) => looked,
             Err(BrokerError::Missing) => return Settled { targets, entry: Some(None) },
